@@ -1,0 +1,169 @@
+"""Channels to other services: keepalive, round robin over replicas, retries as data, tracing, and errors as ours.
+
+Retries are the service config's: UNAVAILABLE only, with throttling, so that a refusal for overload never feeds a storm. New
+replicas are found because servers close old connections (ServiceSettings.connection_age_max_s), which makes DNS be asked again.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import grpc
+from opentelemetry import propagate, trace
+from opentelemetry.trace import SpanKind
+
+import penstock
+from penstock import semconv
+from penstock.errors import BackendUnavailable, Cancelled, Code, Internal, PenstockError, Unavailable
+from penstock.interceptors import end_with
+from penstock.wire import from_rpc_error
+
+SERVICE_CONFIG: Final = json.dumps(
+    {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 3,
+                    "initialBackoff": "0.05s",
+                    "maxBackoff": "0.5s",
+                    "backoffMultiplier": 3,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ],
+        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+        "healthCheckConfig": {"serviceName": ""},
+    }
+)
+
+
+def open_channel(target: str, *, tracer_provider: trace.TracerProvider, message_bytes_max: int) -> grpc.aio.Channel:
+    """A channel to `target`, such as "dns:///penstock-retrieval:50051" or "127.0.0.1:50051". The caller closes it."""
+    tracer = tracer_provider.get_tracer("penstock.channel", penstock.__version__)
+    return grpc.aio.insecure_channel(
+        target,
+        options=[
+            ("grpc.service_config", SERVICE_CONFIG),
+            ("grpc.enable_retries", 1),
+            ("grpc.max_receive_message_length", message_bytes_max),
+            ("grpc.max_send_message_length", message_bytes_max),
+            ("grpc.keepalive_time_ms", 30_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 2_000),
+        ],
+        interceptors=[UnaryTracing(tracer, target), StreamTracing(tracer, target)],  # type: ignore[list-item]  # Stubs' gap.
+    )
+
+
+@contextmanager
+def rpc_errors(service: str) -> Iterator[None]:
+    """Turns a failed call to `service` ("retrieval") into the error that the other side raised, `service` in its metadata.
+
+    UNAVAILABLE without a reason of ours is gRPC's own word for "cannot be reached": BackendUnavailable.
+    """
+    try:
+        yield
+    except grpc.aio.AioRpcError as failed:
+        error = from_rpc_error(failed)
+        if type(error) is Unavailable:
+            error = BackendUnavailable(f"the {service} service cannot be reached: {error.message}", retry_after_s=1.0)
+        raise error.located(service=service) from failed
+
+
+class _Tracing:
+    """One CLIENT span per call. The context is injected inside it, so that the server's span is its child."""
+
+    def __init__(self, tracer: trace.Tracer, target: str) -> None:
+        self._tracer = tracer
+        self._target = target
+        self._finishing: set[asyncio.Task[None]] = set()
+
+    async def _traced(
+        self,
+        continuation: Callable[[grpc.aio.ClientCallDetails, Any], Awaitable[Any]],
+        details: grpc.aio.ClientCallDetails,
+        request: Any,
+    ) -> Any:
+        span, details = self._begin(details)
+        try:
+            call = await continuation(details, request)
+        except BaseException as error:
+            _finish(span, _outcome(error))
+            raise
+        # The span ends when the call does, however it does: read to its end, failed, cancelled or abandoned.
+        call.add_done_callback(lambda done: self._finish_later(span, done))
+        return call
+
+    def _finish_later(self, span: trace.Span, call: Any) -> None:
+        # The status is known when the callback runs, but can only be read by awaiting it.
+        task = asyncio.get_running_loop().create_task(_finish_when_known(span, call))
+        self._finishing.add(task)  # The loop itself holds tasks weakly.
+        task.add_done_callback(self._finishing.discard)
+
+    def _begin(self, details: grpc.aio.ClientCallDetails) -> tuple[trace.Span, grpc.aio.ClientCallDetails]:
+        method = details.method.decode() if isinstance(details.method, bytes) else details.method
+        name = method.lstrip("/")
+        attributes = {
+            semconv.RPC_SYSTEM_NAME: "grpc",
+            semconv.RPC_METHOD: name,
+            semconv.SERVER_ADDRESS: self._target,
+        }
+        span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier, context=trace.set_span_in_context(span))
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), *carrier.items())
+        traced = grpc.aio.ClientCallDetails(
+            details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
+        )
+        return span, traced
+
+
+class UnaryTracing(_Tracing, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # Not generic at run time.
+    """For unary calls."""
+
+    async def intercept_unary_unary(
+        self, continuation: Any, client_call_details: grpc.aio.ClientCallDetails, request: Any
+    ) -> Any:
+        return await self._traced(continuation, client_call_details, request)
+
+
+class StreamTracing(_Tracing, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]  # Likewise.
+    """For server streams."""
+
+    async def intercept_unary_stream(
+        self, continuation: Any, client_call_details: grpc.aio.ClientCallDetails, request: Any
+    ) -> Any:
+        return await self._traced(continuation, client_call_details, request)
+
+
+async def _finish_when_known(span: trace.Span, call: Any) -> None:
+    code: grpc.StatusCode = await call.code()
+    if code is grpc.StatusCode.OK:
+        _finish(span, None)
+    elif code is grpc.StatusCode.CANCELLED:
+        _finish(span, Cancelled("the caller left"))
+    else:
+        initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
+        _finish(span, from_rpc_error(grpc.aio.AioRpcError(code, initial, trailing, await call.details(), None)))
+
+
+def _outcome(error: BaseException) -> PenstockError:
+    if isinstance(error, asyncio.CancelledError):
+        return Cancelled("the caller left")
+    if isinstance(error, grpc.aio.AioRpcError):
+        return from_rpc_error(error)
+    return Internal(str(error))
+
+
+def _finish(span: trace.Span, error: PenstockError | None) -> None:
+    if error is None:
+        span.set_attribute(semconv.RPC_RESPONSE_STATUS_CODE, "OK")
+    else:
+        # To a client every failure is one, but for its own leaving.
+        end_with(span, error, is_fault=error.code is not Code.CANCELLED)
+    span.end()

@@ -1,0 +1,130 @@
+"""gRPC's way into the dispatcher: bytes to messages, errors to statuses."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.message import DecodeError, Message
+from google.rpc import status_pb2
+from grpc_status import rpc_status
+
+from penstock.dispatcher import Dispatcher, Request
+from penstock.errors import MalformedRequest, MessageTooLarge, PenstockError
+from penstock.wire import to_status
+
+
+class GrpcFront(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # Not generic at run time.
+    """Serves whatever is, or will be, mounted on the dispatcher."""
+
+    def __init__(self, dispatcher: Dispatcher, *, message_bytes_max: int, deadline_s: float) -> None:
+        self._dispatcher = dispatcher
+        self._message_bytes_max = message_bytes_max
+        self._deadline_s = deadline_s
+        self._handlers: dict[str, Any] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The handler of a method, or None for one that is not ours: gRPC then answers UNIMPLEMENTED."""
+        method = handler_call_details.method
+        handler = self._handlers.get(method)
+        if handler is None and self._dispatcher.serves(method):
+            handler = self._build(method)
+        return handler
+
+    def _build(self, method: str) -> Any:
+        mounted = self._dispatcher.find(method)
+        if mounted is None and self._dispatcher.ready:
+            return None
+        if mounted is None:  # Still loading: the dispatcher refuses it as NOT_READY.
+            return grpc.unary_unary_rpc_method_handler(self._unary(method))
+        parse = _guarded(mounted.parse, self._message_bytes_max)
+        if mounted.streams:
+            handler = grpc.unary_stream_rpc_method_handler(self._stream(method), parse, mounted.serialise)
+        else:
+            handler = grpc.unary_unary_rpc_method_handler(self._unary(method), parse, mounted.serialise)
+        self._handlers[method] = handler
+        return handler
+
+    def _unary(self, method: str) -> Any:
+        async def serve(request: Request, context: Any) -> Any:
+            try:
+                return await self._dispatcher.unary(method, request, GrpcContext(context, self._deadline_s))
+            except PenstockError as error:
+                await _abort(context, error)
+
+        return serve
+
+    def _stream(self, method: str) -> Any:
+        in_band = _error_message_of(method)
+
+        # A coroutine that writes, not an async generator: grpc.aio does not close a generator whose client has left.
+        async def serve(request: Request, context: Any) -> None:
+            begun = False
+            try:
+                async with aclosing(
+                    self._dispatcher.stream(method, request, GrpcContext(context, self._deadline_s))
+                ) as messages:  # type: ignore[type-var]
+                    async for message in messages:
+                        await context.write(message)
+                        begun = True
+            except PenstockError as error:
+                if begun and in_band is not None:
+                    await context.write(in_band(to_status(error)))
+                await _abort(context, error)
+
+        return serve
+
+
+class GrpcContext:
+    """The dispatcher's CallContext over grpc.aio's."""
+
+    __slots__ = ("_context", "_deadline_s")
+
+    def __init__(self, context: Any, deadline_s: float) -> None:
+        self._context = context
+        self._deadline_s = deadline_s
+
+    def metadata(self) -> Mapping[str, str]:
+        """Text metadata; binary entries are left out."""
+        return {key: value for key, value in self._context.invocation_metadata() or () if isinstance(value, str)}
+
+    def time_remaining(self) -> float:
+        """Seconds until the caller's deadline, at most the service's own."""
+        remaining = self._context.time_remaining()
+        return self._deadline_s if remaining is None else max(0.0, min(remaining, self._deadline_s))
+
+
+def _guarded(parse: Callable[[bytes], Message], bytes_max: int) -> Callable[[bytes], Request]:
+    """A deserialiser that gives an error in the request's place, since gRPC would answer a raised one without a reason."""
+
+    def parse_or_refuse(data: bytes) -> Request:
+        if len(data) > bytes_max:
+            return MessageTooLarge(
+                f"the request has {len(data)} bytes, the limit is {bytes_max}; send it in parts",
+                metadata={"bytes": str(len(data)), "bytes_max": str(bytes_max)},
+            )
+        try:
+            return parse(data)
+        except DecodeError:
+            return MalformedRequest("the bytes are not the message that this method takes; check the proto version")
+
+    return parse_or_refuse
+
+
+async def _abort(context: Any, error: PenstockError) -> None:
+    if context.done():
+        raise asyncio.CancelledError  # The client has left: there is nobody to tell.
+    await context.abort_with_status(rpc_status.to_status(to_status(error)))
+
+
+def _error_message_of(method: str) -> Callable[[status_pb2.Status], Message] | None:
+    """Builds the stream's own message around an error, where its type has a field for one."""
+    service, _, name = method.strip("/").rpartition("/")
+    descriptor = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name].output_type
+    field = descriptor.fields_by_name.get("error")
+    if field is None or field.message_type is None or field.message_type.full_name != "google.rpc.Status":
+        return None
+    message_class = message_factory.GetMessageClass(descriptor)
+    return lambda status: message_class(error=status)

@@ -1,0 +1,229 @@
+"""The whole of a service's process: settings, telemetry, gRPC and HTTP on one event loop, health, reflection, drain.
+
+    run -> _main -> _serve -> assemble (the service's own) ... ready ... stop -> drain
+
+Health answers from the start and says SERVING only between "assembled" and "asked to leave"; until then every other call is
+refused as NOT_READY, which a client may retry on another replica. SIGTERM and SIGINT drain: not ready, no new calls, calls in
+flight finish within the grace, then the engine and the stores are closed.
+"""
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from pydantic import ValidationError
+
+import penstock
+from penstock.dispatcher import Dispatcher
+from penstock.errors import PenstockError
+from penstock.grpc_front import GrpcFront
+from penstock.http_front import HttpFront, listen
+from penstock.interceptors import Admission, Deadline, ErrorBoundary, Tracing
+from penstock.settings import ServiceSettings
+from penstock.telemetry import Telemetry, configure, configure_logging
+
+log = logging.getLogger("penstock.server")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembly:
+    """What a service builds itself from. `stop(reason)` asks the process to leave with exit code 1: an engine has died."""
+
+    settings: Any
+    dispatcher: Dispatcher
+    telemetry: Telemetry
+    stop: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One of the services: its name, what it serves, and how it is assembled.
+
+    `assemble` builds the adapters, mounts the servicers on the dispatcher and yields; what follows its yield is the closing.
+    """
+
+    name: str
+    rpc_services: tuple[str, ...]
+    settings: type[ServiceSettings]
+    assemble: Callable[[Assembly], AbstractAsyncContextManager[None]]
+
+
+def run(service: Service) -> None:
+    """Runs a service until it is asked to leave. Exits 0 after a drain, 1 when it failed, 2 for bad settings."""
+    settings = _settings(service)
+    configure_logging(settings.log_level, settings.log_format)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        sys.exit(runner.run(_main(service, settings)))
+
+
+async def _main(service: Service, settings: ServiceSettings) -> int:
+    telemetry = configure(service.name)
+    stop = _Stop()
+    try:
+        async with _serve(service, settings, telemetry, stop):
+            await stop.wait()
+            log.info("%s leaves: %s", service.name, stop.reason)
+    except PenstockError as error:
+        log.error("%s could not start: %s", service.name, error.message)  # noqa: TRY400  # The message says what to do.
+        return 1
+    except asyncio.CancelledError:
+        log.warning("%s was asked twice and left without draining", service.name)
+        return 1
+    except Exception:
+        log.exception("%s died", service.name)
+        return 1
+    finally:
+        telemetry.shutdown()
+    return stop.exit_code
+
+
+@asynccontextmanager
+async def _serve(service: Service, settings: ServiceSettings, telemetry: Telemetry, stop: "_Stop") -> AsyncIterator[None]:
+    dispatcher = _dispatcher(service, settings, telemetry)
+    healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # A gap in the stubs.
+    server = grpc_server(settings, dispatcher, healthy)
+    grpc_address = _bind(server, settings.grpc_address)
+    await _set_health(healthy, service, health_pb2.HealthCheckResponse.NOT_SERVING)
+    await server.start()
+    http = HttpFront(listen(settings.http_address), service, settings, dispatcher) if settings.http_address else None
+    try:
+        async with stop.on_signals(), _http_serving(http):
+            assembly = Assembly(settings=settings, dispatcher=dispatcher, telemetry=telemetry, stop=stop.because_of_failure)
+            async with service.assemble(assembly):
+                dispatcher.ready = True
+                await _set_health(healthy, service, health_pb2.HealthCheckResponse.SERVING)
+                _announce(service, settings, grpc_address, http.address if http else "")
+                yield
+                dispatcher.ready = False
+                await healthy.enter_graceful_shutdown()
+                await asyncio.gather(server.stop(settings.drain_grace_s), *([http.drain()] if http else []))
+    finally:
+        await server.stop(None)
+
+
+def grpc_server(settings: ServiceSettings, dispatcher: Dispatcher, healthy: Any) -> grpc.aio.Server:
+    """A grpc.aio server over the dispatcher, with health and reflection. Not yet bound or started."""
+    age_ms = int(settings.connection_age_max_s * 1000)
+    server = grpc.aio.server(
+        handlers=[GrpcFront(dispatcher, message_bytes_max=settings.message_bytes_max, deadline_s=settings.deadline_s)],
+        options=[
+            # Requests over message_bytes_max are refused by GrpcFront with a reason; gRPC's own limit, which has none, stands
+            # above it so that memory stays bounded.
+            ("grpc.max_receive_message_length", 4 * settings.message_bytes_max),
+            ("grpc.max_connection_age_ms", age_ms),
+            # A stream may live as long as its deadline; a shorter grace would cut it.
+            ("grpc.max_connection_age_grace_ms", int(settings.deadline_s * 1000)),
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_ping_strikes", 0),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            # Two processes on one port would share its calls in silence.
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    reflection.enable_server_reflection([*dispatcher.services, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    return server
+
+
+@dataclass(slots=True)
+class _Stop:
+    """Why and how the process is to leave."""
+
+    reason: str = ""
+    exit_code: int = 0
+    _event: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+    def because_of_failure(self, reason: str) -> None:
+        self.exit_code = 1
+        self._set(reason)
+
+    @asynccontextmanager
+    async def on_signals(self) -> AsyncIterator[None]:
+        loop, owner = asyncio.get_running_loop(), asyncio.current_task()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number, owner)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self, number: signal.Signals, owner: "asyncio.Task[Any] | None") -> None:
+        first = not self._event.is_set()
+        self._set(f"{signal.Signals(number).name} received")
+        if not first and owner is not None:
+            owner.cancel()  # Asked twice: whoever asks will not wait for the grace.
+
+    def _set(self, reason: str) -> None:
+        self.reason = self.reason or reason
+        self._event.set()
+
+
+@asynccontextmanager
+async def _http_serving(http: HttpFront | None) -> AsyncIterator[None]:
+    if http is None:
+        yield
+        return
+    async with http.serving():
+        yield
+
+
+def _settings(service: Service) -> ServiceSettings:
+    try:
+        return service.settings()
+    except ValidationError as error:
+        prefix = service.settings.model_config.get("env_prefix", "")
+        for fault in error.errors():
+            name = prefix + "_".join(str(part) for part in fault["loc"]).upper()
+            print(f"{name}={fault['input']!r}: {fault['msg']}", file=sys.stderr)  # noqa: T201  # Logging is not set up yet.
+        sys.exit(2)
+
+
+def _dispatcher(service: Service, settings: ServiceSettings, telemetry: Telemetry) -> Dispatcher:
+    chain = (Tracing(telemetry.tracer("server")), ErrorBoundary(), Admission(settings.concurrency_max), Deadline())
+    return Dispatcher(service.rpc_services, chain)
+
+
+def _bind(server: grpc.aio.Server, address: str) -> str:
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        message = f"cannot listen for gRPC on {address}: is another process there? Choose another grpc_address"
+        raise PenstockError(message) from error
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+async def _set_health(healthy: Any, service: Service, status: Any) -> None:
+    for name in ("", *service.rpc_services):
+        await healthy.set(name, status)
+
+
+def _announce(service: Service, settings: ServiceSettings, grpc_address: str, http_address: str) -> None:
+    log.info("%s %s is ready: grpc %s, http %s", service.name, penstock.__version__, grpc_address, http_address or "off")
+    if settings.address_file is not None:
+        addresses = {"service": service.name, "grpc": grpc_address, "http": http_address}
+        _write_whole(settings.address_file, json.dumps(addresses))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Writes a file so that whoever waits for it never reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)

@@ -1,0 +1,87 @@
+"""Errors on the wire: google.rpc.Status with ErrorInfo, and back. The one table between the tree and gRPC.
+
+The reason travels in ErrorInfo; a client rebuilds the same class from it and never from the text.
+"""
+
+from typing import cast
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from penstock.errors import DOMAIN, INTERNAL_MESSAGE, Internal, MessageTooLarge, PenstockError, Violation, by_reason, from_code
+
+_BY_REASON = by_reason()
+_STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def status_code(error: PenstockError) -> grpc.StatusCode:
+    """The gRPC status code of an error."""
+    return _STATUS_CODES[error.code.grpc_number]
+
+
+def to_status(error: PenstockError) -> status_pb2.Status:
+    """The status that a caller sees. Of an Internal it carries nothing but the fixed message."""
+    message = INTERNAL_MESSAGE if isinstance(error, Internal) else error.message
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    details: list[Message] = [info]
+    if error.violations:
+        details.append(error_details_pb2.BadRequest(field_violations=[_field_violation(each) for each in error.violations]))
+    if error.retry_after_s is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(int(error.retry_after_s * 1000))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status_pb2.Status(code=error.code.grpc_number, message=message, details=[_pack(detail) for detail in details])
+
+
+def from_status(status: status_pb2.Status) -> PenstockError:
+    """The error that the other side raised; by the code alone where it carries no reason of ours."""
+    info, violations, retry_after_s = error_details_pb2.ErrorInfo(), [], None
+    bad_request, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    for detail in status.details:
+        if detail.Unpack(bad_request):
+            violations = [_violation(each) for each in bad_request.field_violations]
+        elif detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
+        else:
+            detail.Unpack(info)
+    if info.domain != DOMAIN or info.reason not in _BY_REASON:
+        return from_code(status.code, status.message)
+    cls = _BY_REASON[info.reason]
+    return cls(status.message, metadata=dict(info.metadata), violations=violations, retry_after_s=retry_after_s)
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError) -> PenstockError:
+    """The error behind a failed call, whether a Penstock service, a proxy or gRPC itself refused it."""
+    try:
+        status = rpc_status.from_call(cast("grpc.Call", error))  # Its aio twin has the same methods.
+    except ValueError:  # The trailer contradicts the call's own status: some proxy rewrote one of the two.
+        status = None
+    if status is not None:
+        return from_status(status)
+    details = error.details() or error.code().name
+    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        return MessageTooLarge(details)  # gRPC's own refusal, which has no reason but these words.
+    return from_code(error.code().value[0], details)
+
+
+def status_name(number: int) -> str:
+    """The name of a gRPC status number, such as "NOT_FOUND"."""
+    return str(code_pb2.Code.Name(number))
+
+
+def _pack(message: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
+
+
+def _field_violation(violation: Violation) -> error_details_pb2.BadRequest.FieldViolation:
+    place = ".".join(part for part in (f"nodes[{violation.node_id}]" if violation.node_id else "", violation.field) if part)
+    return error_details_pb2.BadRequest.FieldViolation(field=place or "document", description=str(violation))
+
+
+def _violation(sent: error_details_pb2.BadRequest.FieldViolation) -> Violation:
+    return Violation(field=sent.field, message=sent.description)
