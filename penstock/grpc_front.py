@@ -1,4 +1,4 @@
-"""gRPC's way into the dispatcher: bytes to messages, errors to statuses."""
+"""gRPC's way into the dispatcher: the server's options, bytes to messages, errors to statuses."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -9,11 +9,40 @@ import grpc
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from penstock.dispatcher import Dispatcher, Request
 from penstock.errors import MalformedRequest, MessageTooLarge, PenstockError
+from penstock.settings import ServiceSettings
 from penstock.wire import to_status
+
+
+def grpc_server(settings: ServiceSettings, dispatcher: Dispatcher, healthy: Any) -> grpc.aio.Server:
+    """A grpc.aio server over the dispatcher, with health and reflection. Not yet bound or started."""
+    age_ms = int(settings.connection_age_max_s * 1000)
+    server = grpc.aio.server(
+        handlers=[GrpcFront(dispatcher, message_bytes_max=settings.message_bytes_max, deadline_s=settings.deadline_s)],
+        options=[
+            # Requests over message_bytes_max are refused by GrpcFront with a reason; gRPC's own limit, which has none, stands
+            # above it so that memory stays bounded.
+            ("grpc.max_receive_message_length", 4 * settings.message_bytes_max),
+            ("grpc.max_connection_age_ms", age_ms),
+            # A stream may live as long as its deadline; a shorter grace would cut it.
+            ("grpc.max_connection_age_grace_ms", int(settings.deadline_s * 1000)),
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_ping_strikes", 0),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            # Two processes on one port would share its calls in silence.
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    reflection.enable_server_reflection([*dispatcher.services, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    return server
 
 
 class GrpcFront(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # Not generic at run time.

@@ -20,14 +20,13 @@ from typing import Any
 
 import grpc
 import uvloop
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health, health_pb2
 from pydantic import ValidationError
 
 import penstock
 from penstock.dispatcher import Dispatcher
 from penstock.errors import PenstockError
-from penstock.grpc_front import GrpcFront
+from penstock.grpc_front import grpc_server
 from penstock.http_front import HttpFront, listen
 from penstock.interceptors import Admission, Deadline, ErrorBoundary, Tracing
 from penstock.settings import ServiceSettings
@@ -110,32 +109,6 @@ async def _serve(service: Service, settings: ServiceSettings, telemetry: Telemet
                 await asyncio.gather(server.stop(settings.drain_grace_s), *([http.drain()] if http else []))
     finally:
         await server.stop(None)
-
-
-def grpc_server(settings: ServiceSettings, dispatcher: Dispatcher, healthy: Any) -> grpc.aio.Server:
-    """A grpc.aio server over the dispatcher, with health and reflection. Not yet bound or started."""
-    age_ms = int(settings.connection_age_max_s * 1000)
-    server = grpc.aio.server(
-        handlers=[GrpcFront(dispatcher, message_bytes_max=settings.message_bytes_max, deadline_s=settings.deadline_s)],
-        options=[
-            # Requests over message_bytes_max are refused by GrpcFront with a reason; gRPC's own limit, which has none, stands
-            # above it so that memory stays bounded.
-            ("grpc.max_receive_message_length", 4 * settings.message_bytes_max),
-            ("grpc.max_connection_age_ms", age_ms),
-            # A stream may live as long as its deadline; a shorter grace would cut it.
-            ("grpc.max_connection_age_grace_ms", int(settings.deadline_s * 1000)),
-            ("grpc.keepalive_time_ms", 60_000),
-            ("grpc.keepalive_timeout_ms", 20_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.max_ping_strikes", 0),
-            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            # Two processes on one port would share its calls in silence.
-            ("grpc.so_reuseport", 0),
-        ],
-    )
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    reflection.enable_server_reflection([*dispatcher.services, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    return server
 
 
 @dataclass(slots=True)
