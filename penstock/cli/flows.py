@@ -1,0 +1,131 @@
+"""`penstock ask` and `penstock flow ...`."""
+
+import asyncio
+import json
+from dataclasses import asdict
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from penstock.cli.rendering import print_sources
+from penstock.clients import Done, Penstock, RunResult, Sources, Token
+from penstock.errors import InvalidArgument, InvalidFlow
+
+gateway_option = click.option(
+    "--gateway", envvar="PENSTOCK_GATEWAY", default="127.0.0.1:50050", show_default=True, help="The gateway's gRPC address."
+)
+
+
+@click.group(name="flow")
+def flow_commands() -> None:
+    """Validate, keep, list and run flows."""
+
+
+@flow_commands.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+def validate(files: tuple[str, ...]) -> None:
+    """Check flow documents here, without a server. Every fault is told with its node."""
+    check = next(iter(entry_points(group="penstock.flow_validator"))).load()
+    for file in files:
+        check(Path(file).read_bytes())
+        print(f"{file}: valid")
+
+
+@flow_commands.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--name", default="", help="Under which name; the file's own without its suffix by default.")
+@gateway_option
+def push(file: str, name: str, gateway: str) -> None:
+    """Keep a flow on the gateway, replacing what has its name."""
+
+    async def keep() -> None:
+        async with Penstock(gateway) as client:
+            flow = await client.create_flow(name or Path(file).stem, Path(file).read_text(encoding="utf-8"), replace=True)
+        print(f"{flow.name} {flow.content_hash[:12]}")
+
+    asyncio.run(keep())
+
+
+@flow_commands.command(name="list")
+@gateway_option
+def list_flows(gateway: str) -> None:
+    """List the flows that the gateway keeps."""
+
+    async def show() -> None:
+        async with Penstock(gateway) as client:
+            async for flow in client.list_flows():
+                inputs = ", ".join(f"{each.name}: {each.type}" for each in flow.inputs)
+                print(f"{flow.name:<32} {flow.content_hash[:12]}  ({inputs}) -> {', '.join(flow.outputs)}")
+
+    asyncio.run(show())
+
+
+@flow_commands.command()
+@click.argument("name")
+@click.option("--input", "-i", "pairs", multiple=True, metavar="NAME=VALUE", help="A text input; may be repeated.")
+@click.option("--inputs", default="{}", help='All inputs as a JSON object, for values that are not text: {"n": 3}.')
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object instead of streaming it.")
+@gateway_option
+def run(name: str, pairs: tuple[str, ...], inputs: str, as_json: bool, gateway: str) -> None:  # click's way.
+    """Run a flow that the gateway keeps."""
+    asyncio.run(_run(name, _inputs(pairs, inputs), as_json=as_json, gateway=gateway))
+
+
+async def ask_flow(question: str, *, flow: str, as_json: bool, gateway: str) -> None:
+    """Runs `flow` with `question` as its one required text input."""
+    async with Penstock(gateway) as client:
+        required = [each for each in (await client.get_flow(flow)).inputs if each.required]
+    if len(required) != 1:
+        names = ", ".join(each.name for each in required) or "none"
+        message = f"flow {flow!r} has not one required input but {names}; use: penstock flow run {flow} -i NAME=VALUE"
+        raise InvalidArgument(message)
+    await _run(flow, {required[0].name: question}, as_json=as_json, gateway=gateway)
+
+
+async def _run(name: str, inputs: dict[str, Any], *, as_json: bool, gateway: str) -> None:
+    async with Penstock(gateway) as client:
+        if as_json:
+            print(json.dumps(asdict(await client.run(name, inputs)), ensure_ascii=False))
+        else:
+            await show_stream(client, name, inputs, Console(highlight=False))
+
+
+async def show_stream(client: Penstock, name: str, inputs: dict[str, Any], console: Console) -> RunResult:
+    """Runs a flow and prints its tokens as they come, then its sources. Outputs that no token told of are printed whole."""
+    streamed = ""
+    async for event in client.stream(name, inputs):
+        match event:
+            case Token(text=text):
+                streamed += text
+                console.print(text, end="", markup=False, soft_wrap=True)
+            case Sources(sources=sources):
+                console.print(f"[dim]found {len(sources)} passages[/]")
+            case Done(result=result):
+                console.print()
+                _print_outputs(console, result, streamed)
+                return result
+    raise InvalidFlow("the stream ended without its done event; look into the gateway's log")
+
+
+def _print_outputs(console: Console, result: RunResult, streamed: str) -> None:
+    for key, value in result.outputs.items():
+        if not (isinstance(value, str) and value.strip() == streamed.strip()):
+            console.print(f"[bold]{key}[/]: ", end="")
+            console.print(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), markup=False)
+    if result.sources:
+        console.print("[bold]sources[/]")
+        print_sources(console, result.sources)
+    usage = result.usage
+    console.print(f"[dim]{usage.input_tokens} tokens in, {usage.output_tokens} out, trace {result.trace_id}[/]")
+
+
+def _inputs(pairs: tuple[str, ...], inputs: str) -> dict[str, Any]:
+    try:
+        values = json.loads(inputs)
+        return values | dict(pair.split("=", 1) for pair in pairs)
+    except (ValueError, TypeError) as error:
+        message = f"inputs are NAME=VALUE after -i, or one JSON object after --inputs: {error}"
+        raise InvalidArgument(message) from error

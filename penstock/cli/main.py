@@ -1,0 +1,127 @@
+"""`penstock`: the group of commands, and how each failure is told."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from functools import update_wrapper
+from typing import Any, ParamSpec
+
+import click
+from rich.console import Console
+
+import penstock
+from penstock.cli.demo import run_demo, run_up
+from penstock.cli.flows import ask_flow, flow_commands
+from penstock.cli.models import model_commands
+from penstock.cli.retrieval import ingest_paths, search_collection
+from penstock.errors import PenstockError
+
+P = ParamSpec("P")
+
+GATEWAY_OPTION = click.option(
+    "--gateway", envvar="PENSTOCK_GATEWAY", default="127.0.0.1:50050", show_default=True, help="The gateway's gRPC address."
+)
+RETRIEVAL_OPTION = click.option(
+    "--retrieval",
+    envvar="PENSTOCK_RETRIEVAL",
+    default="127.0.0.1:50051",
+    show_default=True,
+    help="The retrieval service's gRPC address.",
+)
+
+
+def main() -> None:
+    """Runs a command. Exits 1 with one clear message when it fails, 130 on Ctrl-C."""
+    try:
+        penstock_command(standalone_mode=False)
+    except PenstockError as error:
+        tell(error)
+        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+
+
+def tell(error: PenstockError) -> None:
+    """Prints an error for a person: what is wrong, each fault with its place, and the reason to look up."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"[bold red]error[/] {error.reason}: ", end="")
+    console.print(error.message, markup=False)
+    for violation in error.violations:
+        console.print(f"  - {violation}", markup=False)
+    if error.metadata:
+        console.print("  " + ", ".join(f"{key}={value}" for key, value in error.metadata.items()), markup=False, style="dim")
+
+
+def in_loop(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """A click command out of a coroutine function."""
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(command(*args, **kwargs))
+
+    return update_wrapper(run, command)  # type: ignore[return-value]  # It is `run`, with the command's name and help.
+
+
+@click.group(name="penstock", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(penstock.__version__)
+def penstock_command() -> None:
+    """Run retrieval-augmented flows: three services, gRPC and HTTP, one trace."""
+
+
+@penstock_command.command()
+@click.option("--data-dir", default=".penstock", show_default=True, help="Where state, logs and indexes are kept.")
+@click.option("--examples", default="examples", show_default=True, help="The example corpus and flows; empty for none.")
+@in_loop
+async def up(data_dir: str, examples: str) -> None:
+    """Start the three services on loopback and keep them running until Ctrl-C."""
+    await run_up(data_dir, examples)
+
+
+@penstock_command.command()
+@click.option("--data-dir", default=".penstock", show_default=True, help="Where state, logs and indexes are kept.")
+@click.option("--examples", default="examples", show_default=True, help="The example corpus and flows.")
+@click.option("--question", default="", help="Ask this instead of the example's question.")
+@in_loop
+async def demo(data_dir: str, examples: str, question: str) -> None:
+    """Start everything, ingest the example corpus, answer a question over gRPC and over HTTP, show the trace, stop."""
+    await run_demo(data_dir, examples, question)
+
+
+@penstock_command.command()
+@click.argument("question")
+@click.option("--flow", default="rag", show_default=True, help="The flow that answers; its one required input is the question.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object instead of streaming it.")
+@GATEWAY_OPTION
+@in_loop
+async def ask(question: str, flow: str, as_json: bool, gateway: str) -> None:  # click passes flags so.
+    """Ask a flow a question; the answer streams, the sources follow."""
+    await ask_flow(question, flow=flow, as_json=as_json, gateway=gateway)
+
+
+@penstock_command.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True))
+@click.option("--collection", required=True, help="The collection; it is created when it does not exist.")
+@click.option("--batch", default=16, show_default=True, type=click.IntRange(1, 1000), help="Documents a request.")
+@RETRIEVAL_OPTION
+@in_loop
+async def ingest(paths: tuple[str, ...], collection: str, batch: int, retrieval: str) -> None:
+    """Ingest documents: .jsonl ({"id", "text" or "contents", ...} a line), .txt and .md files, or folders of them."""
+    await ingest_paths(paths, collection=collection, batch=batch, retrieval=retrieval)
+
+
+@penstock_command.command()
+@click.argument("collection")
+@click.argument("query")
+@click.option("--top-k", default=5, show_default=True, help="Most hits to return.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a hit.")
+@RETRIEVAL_OPTION
+@in_loop
+async def search(collection: str, query: str, top_k: int, as_json: bool, retrieval: str) -> None:  # As above.
+    """Find the chunks of a collection that are nearest to a text."""
+    await search_collection(collection, query, top_k=top_k, as_json=as_json, retrieval=retrieval)
+
+
+penstock_command.add_command(flow_commands)
+penstock_command.add_command(model_commands)

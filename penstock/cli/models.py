@@ -1,0 +1,48 @@
+"""`penstock models ...`: what is served, and checkpoints for vLLM."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from penstock.clients import GenerationClient
+
+VLLM_PYTHON: Final = ".venv-vllm/bin/python"
+
+
+@click.group(name="models")
+def model_commands() -> None:
+    """List the models that are served; prepare checkpoints."""
+
+
+@model_commands.command(name="list")
+@click.option(
+    "--generation",
+    envvar="PENSTOCK_GENERATION",
+    default="127.0.0.1:50052",
+    show_default=True,
+    help="The generation service's gRPC address.",
+)
+def list_models(generation: str) -> None:
+    """List the models that the generation service has loaded."""
+
+    async def show() -> None:
+        async with GenerationClient(generation) as client:
+            async for model in client.list_models():
+                print(f"{model.name:<40} {model.engine:<10} window {model.context_window:<8} {model.precision}")
+
+    asyncio.run(show())
+
+
+@model_commands.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def prepare(arguments: tuple[str, ...]) -> None:
+    """Turn the default GGUF model into checkpoints that vLLM loads: bf16, and W8A8 (int8 weights and activations).
+
+    It needs transformers and torch of vLLM's environment (make vllm) and runs there when it exists.
+    """
+    interpreter = VLLM_PYTHON if Path(VLLM_PYTHON).exists() else sys.executable
+    sys.exit(subprocess.run([interpreter, "-m", "generation_svc.checkpoints", *arguments], check=False).returncode)  # noqa: S603
