@@ -1,0 +1,71 @@
+"""input: a value that the run is given."""
+
+import math
+from typing import Any, Final, Literal
+
+from pydantic import Field, model_validator
+
+from gateway.backends import Backends
+from gateway.document import NAME_PATTERN
+from gateway.execution import Run
+from gateway.flow_model import FlowInput, OutputPort, Ports
+from gateway.nodes.spec import Inputs, NodeParams, NodeSpec, Outputs, Pure, Work
+from gateway.values import PortType
+
+_PYTHON_TYPES: Final[dict[str, type | tuple[type, ...]]] = {
+    "text": str,
+    "number": (int, float),
+    "boolean": bool,
+    "json": object,
+}
+
+
+class InputParams(NodeParams):
+    """Parameters of an input node."""
+
+    name: str | None = Field(
+        default=None, pattern=NAME_PATTERN, description="The key under which a run gives the value. Left out: the node's id."
+    )
+    type: Literal["text", "number", "boolean", "json"] = Field(default="text", description="The type of the value.")
+    required: bool = Field(default=True, description="Whether a run must give it. An input with a default need not be given.")
+    default: Any = Field(default=None, description="The value of a run that gives none, of the input's type.")
+
+    @model_validator(mode="after")
+    def _default_fits(self) -> "InputParams":
+        if self.default is not None and not fits(self.default, PortType(self.type)):
+            message = f"the default is not of the type {self.type!r}"
+            raise ValueError(message)
+        if not self.required and self.default is None and self.type in {"number", "boolean"}:
+            message = f"a {self.type} that is not required needs a default"
+            raise ValueError(message)
+        return self
+
+
+def fits(value: object, kind: PortType) -> bool:
+    """Whether a JSON value is of the type. true is not a number, and neither is one that is not finite."""
+    if kind is PortType.NUMBER and (isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value))):
+        return False
+    return isinstance(value, _PYTHON_TYPES[kind.value])
+
+
+def declared(node_id: str, params: InputParams) -> FlowInput:
+    """What a run is asked for."""
+    required = params.required and params.default is None
+    default = "" if not required and params.default is None and params.type == "text" else params.default
+    return FlowInput(name=params.name or node_id, type=PortType(params.type), required=required, default=default)
+
+
+def _ports(params: InputParams) -> Ports:
+    return Ports(outputs=(OutputPort(name="value", type=PortType(params.type)),))
+
+
+def _work(params: InputParams, node_id: str, backends: Backends) -> Work:  # noqa: ARG001  # It calls nobody.
+    name = params.name or node_id
+
+    def give(inputs: Inputs, run: Run) -> Outputs:  # noqa: ARG001  # It has no input ports.
+        return {"value": run.inputs[name]}
+
+    return Pure(give)
+
+
+INPUT: Final = NodeSpec(summary="A value that the run is given.", params=InputParams, ports=_ports, work=_work)

@@ -1,0 +1,59 @@
+"""What a node type is: its parameters, its ports, and the work it does."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from gateway.backends import Backends
+from gateway.execution import Run
+from gateway.flow_model import Ports
+
+Inputs = Mapping[str, Any]
+Outputs = Mapping[str, Any]
+"""Values by the names of a node's ports. Ports are typed and edges checked, so a node may trust what it is given."""
+
+
+class NodeParams(BaseModel):
+    """Base of every type's parameters: nothing unknown, nothing coerced, nothing changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Pure:
+    """Work that neither waits nor calls anyone: it is run at once, on the spot."""
+
+    apply: Callable[[Inputs, Run], Outputs]
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """Work that waits for another service. Several may be under way at once; cancelling one stops its call."""
+
+    apply: Callable[[Inputs, Run], Awaitable[Outputs]]
+
+
+Work = Pure | Effect
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneOf:
+    """Parameters whose shape depends on one of them: `key` is its name, `models` the model for each of its values."""
+
+    key: str
+    models: Mapping[str, type[NodeParams]]
+
+
+P = TypeVar("P", bound=NodeParams)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSpec(Generic[P]):
+    """A node type. `work` binds a node's parameters, id and backends into what the scheduler calls."""
+
+    summary: str
+    params: type[P] | OneOf
+    ports: Callable[[P], Ports]
+    work: Callable[[P, str, Backends], Work]

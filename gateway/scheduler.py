@@ -1,0 +1,180 @@
+"""How a flow runs: every node starts when its inputs are ready, branches in parallel, and one failure ends the whole.
+
+A plan is made once and never changes; a run's values live in `execute` and nowhere else. Pure nodes are run on the spot. One
+effect with nothing beside it is awaited on the spot as well, so that a straight line costs no task; several become tasks, all
+of which are cancelled and awaited before `execute` leaves, whether by an error or because the caller left.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Final
+
+from opentelemetry import trace
+from opentelemetry.trace import Status, StatusCode
+
+from gateway.execution import NodeFinished, NodeStarted, Run
+from gateway.flow_model import Flow
+from gateway.nodes.spec import Effect, Inputs, Outputs, Work
+from penstock import semconv
+from penstock.errors import Internal, PenstockError
+
+_NO_SPAN: Final = nullcontext()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A node ready to run. `bindings` are (own port, step, its port); `feeds` the steps that wait for it, once per edge."""
+
+    node_id: str
+    node_type: str
+    work: Work
+    bindings: tuple[tuple[str, int, str], ...]
+    feeds: tuple[int, ...]
+    span_attributes: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A flow's steps in an order in which they can run. `waits_for` is how many edges arrive at each."""
+
+    steps: tuple[Step, ...]
+    waits_for: tuple[int, ...]
+    tracer: trace.Tracer
+
+
+def plan(flow: Flow, work: Mapping[str, Work], tracer: trace.Tracer) -> Plan:
+    """The plan of a flow whose nodes do `work`, by their ids."""
+    index = {node.id: position for position, node in enumerate(flow.nodes)}
+    steps = tuple(
+        Step(
+            node_id=node.id,
+            node_type=node.type,
+            work=work[node.id],
+            bindings=tuple((e.target_port, index[e.source], e.source_port) for e in flow.edges if e.target == node.id),
+            feeds=tuple(index[edge.target] for edge in flow.edges if edge.source == node.id),
+            span_attributes={semconv.PENSTOCK_NODE_ID: node.id, semconv.PENSTOCK_NODE_TYPE: node.type},
+        )
+        for node in flow.nodes
+    )
+    return Plan(steps=steps, waits_for=tuple(len(step.bindings) for step in steps), tracer=tracer)
+
+
+async def execute(plan: Plan, run: Run) -> None:
+    """Runs every step; `run` then has the outputs. Raises the first error of a node, the node in its metadata."""
+    progress = _Progress(plan)
+    tasks: dict[asyncio.Task[Outputs], int] = {}
+    try:
+        while True:
+            effects = await _run_pure(plan, progress, run)
+            if len(effects) == 1 and not tasks:
+                only = effects[0]
+                progress.finish(only, await _perform(plan, only, progress.inputs(only), run))
+                continue
+            for index in effects:
+                tasks[asyncio.create_task(_perform(plan, index, progress.inputs(index), run))] = index
+            if not tasks:
+                return
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in sorted(done, key=tasks.__getitem__):
+                progress.finish(tasks.pop(task), task.result())
+    finally:
+        if tasks:
+            await _cancel(tasks)
+
+
+class _Progress:
+    """What has been made so far, and which steps are ready."""
+
+    __slots__ = ("_missing", "_steps", "_values", "ready")
+
+    def __init__(self, plan: Plan) -> None:
+        self._steps = plan.steps
+        self._missing = list(plan.waits_for)
+        self._values: list[Outputs] = [{}] * len(plan.steps)
+        self.ready = deque(index for index, count in enumerate(plan.waits_for) if not count)
+
+    def inputs(self, index: int) -> Inputs:
+        values = self._values
+        return {port: values[source][source_port] for port, source, source_port in self._steps[index].bindings}
+
+    def finish(self, index: int, outputs: Outputs) -> None:
+        self._values[index] = outputs
+        missing = self._missing
+        for fed in self._steps[index].feeds:
+            missing[fed] -= 1
+            if not missing[fed]:
+                self.ready.append(fed)
+
+
+async def _run_pure(plan: Plan, progress: _Progress, run: Run) -> Sequence[int]:
+    """Runs every pure step that is or becomes ready; the effects that are ready then."""
+    effects = []
+    while progress.ready:
+        index = progress.ready.popleft()
+        if isinstance(plan.steps[index].work, Effect):
+            effects.append(index)
+        else:
+            progress.finish(index, await _perform(plan, index, progress.inputs(index), run))
+    return effects
+
+
+async def _perform(plan: Plan, index: int, inputs: Inputs, run: Run) -> Outputs:
+    step = plan.steps[index]
+    begun = time.perf_counter()
+    if run.emit is not None:
+        await run.emit(NodeStarted(node_id=step.node_id, node_type=step.node_type))
+    try:
+        with _node_span(plan.tracer, step) if run.recording else _NO_SPAN:
+            work = step.work
+            outputs = await work.apply(inputs, run) if isinstance(work, Effect) else work.apply(inputs, run)
+    except PenstockError as error:
+        error.located(node=step.node_id)
+        raise
+    except Exception as error:
+        error.add_note(f"in the node {step.node_id!r} of type {step.node_type!r}")
+        raise
+    if run.emit is not None:
+        duration_s = time.perf_counter() - begun
+        await run.emit(NodeFinished(node_id=step.node_id, node_type=step.node_type, duration_s=duration_s))
+    return outputs
+
+
+def _node_span(tracer: trace.Tracer, step: Step) -> AbstractContextManager[Any]:
+    return traced(tracer, f"node {step.node_id}", step.span_attributes)
+
+
+@contextmanager
+def traced(tracer: trace.Tracer, name: str, attributes: Mapping[str, str]) -> Iterator[trace.Span]:
+    """A current span that says how what is inside it failed, with our reason and without the text of an Internal."""
+    with tracer.start_as_current_span(
+        name, attributes=attributes, record_exception=False, set_status_on_exception=False
+    ) as span:
+        try:
+            yield span
+        except PenstockError as error:
+            message = "" if isinstance(error, Internal) else error.message
+            _fail(span, error.reason, message)
+            raise
+        except asyncio.CancelledError:
+            span.set_attribute(semconv.PENSTOCK_REASON, "CANCELLED")
+            raise
+        except Exception as error:
+            span.record_exception(error)
+            _fail(span, type(error).__name__, "")
+            raise
+
+
+def _fail(span: trace.Span, reason: str, message: str) -> None:
+    span.set_attribute(semconv.ERROR_TYPE, reason)
+    span.set_attribute(semconv.PENSTOCK_REASON, reason)
+    span.set_status(Status(StatusCode.ERROR, message))
+
+
+async def _cancel(tasks: Mapping[asyncio.Task[Outputs], int]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
