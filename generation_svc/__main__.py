@@ -1,0 +1,91 @@
+"""The generation service's process: `python -m generation_svc`. Picks the engine and puts the parts together."""
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from generation_svc.admission import Admission
+from generation_svc.coalescing import Coalescing
+from generation_svc.engine import Engine
+from generation_svc.generation import Generation
+from generation_svc.servicer import GenerationServicer
+from generation_svc.settings import GenerationSettings
+from penstock.generation.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
+from penstock.model_files import locate_model
+from penstock.server import Assembly, Service, run
+
+log = logging.getLogger("generation_svc")
+
+OnDeath = Callable[[str], None]
+
+
+# Each engine is imported only when it is chosen: their libraries need not, and vLLM's can't, share an environment.
+async def _openvino(settings: GenerationSettings, on_death: OnDeath) -> Engine:
+    from generation_svc.openvino_engine import OpenVinoEngine  # noqa: PLC0415
+    from generation_svc.openvino_wire import Open  # noqa: PLC0415
+
+    asked = Open(
+        model_path=locate_model(settings.model),
+        device=settings.openvino_device,
+        context_window=settings.context_window,
+        max_tokens_default=settings.max_tokens_default,
+        sequences_max=settings.running_max,
+        batched_tokens_max=settings.openvino_batched_tokens_max,
+        cache_gb=settings.openvino_cache_gb,
+        prefix_caching=settings.openvino_prefix_caching,
+        threads=settings.openvino_threads,
+    )
+    return await OpenVinoEngine.start(asked, served_name=settings.served_name, on_death=on_death)
+
+
+async def _vllm(settings: GenerationSettings, on_death: OnDeath) -> Engine:
+    from generation_svc.vllm_engine import VllmEngine  # noqa: PLC0415
+
+    return await VllmEngine.start(settings, on_death=on_death)
+
+
+async def _openai(settings: GenerationSettings, on_death: OnDeath) -> Engine:  # noqa: ARG001  # What is elsewhere can't die here.
+    from generation_svc.openai_engine import OpenAiEngine  # noqa: PLC0415
+
+    return await OpenAiEngine.start(settings)
+
+
+ENGINES: Final[dict[str, Callable[[GenerationSettings, OnDeath], Awaitable[Engine]]]] = {
+    "openvino": _openvino,
+    "vllm": _vllm,
+    "openai": _openai,
+}
+
+
+@asynccontextmanager
+async def assemble(assembly: Assembly) -> AsyncIterator[None]:
+    """Loads the model, mounts the servicer, and closes the engine after the drain."""
+    settings: GenerationSettings = assembly.settings
+    began = time.monotonic()
+    engine = await ENGINES[settings.engine](settings, assembly.stop)
+    try:
+        log.info("%s serves %s after %.1f s", settings.engine, engine.models()[0], time.monotonic() - began)
+        generation = Generation(
+            engine=engine,
+            admission=Admission(running_max=settings.running_max, waiting_max=settings.waiting_max),
+            coalescing=Coalescing(tokens_max=settings.coalesce_tokens_max, delay_max_s=settings.coalesce_ms_max / 1000),
+            tracer=assembly.telemetry.tracer("generation"),
+            capture_content=assembly.telemetry.capture_content,
+        )
+        add_GenerationServiceServicer_to_server(GenerationServicer(generation), assembly.dispatcher)  # type: ignore[no-untyped-call]  # Generated without types.
+        yield
+    finally:
+        await engine.close()
+
+
+SERVICE: Final = Service(
+    name="generation",
+    rpc_services=("penstock.generation.v1.GenerationService",),
+    settings=GenerationSettings,
+    assemble=assemble,
+)
+
+if __name__ == "__main__":
+    run(SERVICE)

@@ -1,0 +1,94 @@
+"""Token coalescing: fewer, larger deltas, since each message of a stream costs its hop about 150 microseconds of CPU.
+
+The first delta goes out at once, so the time to first token stays the engine's. After it a delta waits for company: until
+`tokens_max` are there, `delay_max_s` have passed, or the answer ends.
+"""
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from generation_svc.engine import Answer, Delta, Finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coalescing:
+    """When gathered deltas go out. One token, or no delay, passes every delta on as it comes."""
+
+    tokens_max: int
+    delay_max_s: float
+
+
+async def coalesce(parts: Answer, rule: Coalescing) -> Answer:
+    """The same answer in fewer deltas. Closes `parts`, and has it closed before it ends itself, whatever ends it.
+
+    What `parts` raises is raised here, after the text that came before it.
+    """
+    gathered = _Gathered(rule=rule)
+    reader = asyncio.create_task(gathered.read(parts))
+    try:
+        while True:
+            await gathered.due()
+            if delta := gathered.take():
+                yield delta
+            if gathered.ended:
+                break
+        await reader
+        if gathered.finished is not None:
+            yield gathered.finished
+    finally:
+        reader.cancel()
+        # The engine's slot is free only when its iterator has been closed.
+        await asyncio.gather(reader, return_exceptions=True)
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What has come and not yet gone out. The reader fills it; a timer or a full count wakes whoever empties it."""
+
+    rule: Coalescing
+    ended: bool = False
+    finished: Finished | None = None
+    _texts: list[str] = field(default_factory=list)
+    _token_count: int = 0
+    _is_first: bool = True
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _timer: asyncio.TimerHandle | None = None
+
+    async def read(self, parts: Answer) -> None:
+        try:
+            async with aclosing(parts):
+                async for part in parts:
+                    if isinstance(part, Delta):
+                        self._add(part)
+                    else:
+                        self.finished = part
+        finally:
+            self.ended = True
+            self._wake.set()
+
+    async def due(self) -> None:
+        await self._wake.wait()
+        self._wake.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def take(self) -> Delta | None:
+        # Tokens without text (an incomplete character, the end token) are counted with the text that follows, or at the end.
+        if not self._texts and not (self.ended and self._token_count):
+            return None
+        delta = Delta(text="".join(self._texts), token_count=self._token_count)
+        self._texts.clear()
+        self._token_count = 0
+        self._is_first = False
+        return delta
+
+    def _add(self, delta: Delta) -> None:
+        if delta.text:
+            self._texts.append(delta.text)
+        self._token_count += delta.token_count
+        if (self._is_first and self._texts) or self._token_count >= self.rule.tokens_max or not self.rule.delay_max_s:
+            self._wake.set()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self.rule.delay_max_s, self._wake.set)

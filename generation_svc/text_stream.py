@@ -1,0 +1,65 @@
+"""From tokens, as they come, to text that may be shown: no broken characters, nothing of a stop string.
+
+Pure: the tokenizer is a function from token ids to text, which may leave out the bytes of an incomplete character, or give
+U+FFFD for them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+REPLACEMENT: Final = "\ufffd"
+_WINDOW_TOKENS_MAX: Final = 16
+_WINDOW_TOKENS_KEPT: Final = 4
+"""A character has at most four bytes, so an incomplete one began within the last four tokens."""
+
+
+class Detokenizer:
+    """Decodes a growing window of tokens, because a token's text depends on those before it, and gives what is new."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        self._decode = decode
+        self._window: list[int] = []
+        self._given = ""
+
+    def push(self, token_ids: Sequence[int]) -> str:
+        """The text that these tokens complete. Empty when they end inside a character."""
+        self._window += token_ids
+        text = self._decode(self._window)
+        if text.endswith(REPLACEMENT):
+            return ""
+        fresh, self._given = text[len(self._given) :], text
+        if len(self._window) > _WINDOW_TOKENS_MAX:
+            self._window = self._window[-_WINDOW_TOKENS_KEPT:]
+            self._given = self._decode(self._window)
+        return fresh
+
+
+class StopMatcher:
+    """Holds back text that may be the beginning of a stop string, until it is one or is not."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, str]:
+        """(text that may be shown, the stop string that was met or ""). After a match nothing more is to come."""
+        if not self._stops:
+            return text, ""
+        text = self._held + text
+        met = min(((text.index(stop), -len(stop), stop) for stop in self._stops if stop in text), default=None)
+        if met is not None:
+            self._held = ""
+            return text[: met[0]], met[2]
+        keep = max(_overlap(text, stop) for stop in self._stops)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep], ""
+
+    def flush(self) -> str:
+        """What was held back, when the answer ends without a stop string."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` with which `stop` begins, short of all of it."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
