@@ -1,0 +1,71 @@
+"""The gateway's process: the only place that names its adapters."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+import grpc
+from opentelemetry.trace import TracerProvider
+
+from gateway.backends import Backends
+from gateway.clients import GrpcGenerator, GrpcRetriever
+from gateway.compiler import Compiler, RunLimits
+from gateway.flow_cache import FlowCache
+from gateway.flows import Flows
+from gateway.seeding import seed
+from gateway.servicer import FlowServicer, RunServicer
+from gateway.settings import GatewaySettings
+from gateway.store import open_store
+from penstock.channel import open_channel
+from penstock.flow.v1 import flow_pb2_grpc
+from penstock.server import Assembly, Service, run
+
+
+@asynccontextmanager
+async def assemble(assembly: Assembly) -> AsyncIterator[None]:
+    """Opens the store and the channels, keeps the flows of the folder, mounts the servicers.
+
+    The gateway is ready without its backends: a flow that needs one that is away says so, and others still run.
+    """
+    settings: GatewaySettings = assembly.settings
+    provider = assembly.telemetry.tracer_provider
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings.database_url, settings.data_dir))
+        retrieval = await stack.enter_async_context(_channel(settings.retrieval_target, settings, provider))
+        generation = await stack.enter_async_context(_channel(settings.generation_target, settings, provider))
+        compiler = Compiler(
+            backends=Backends(
+                retriever=GrpcRetriever(retrieval, timeout_s=settings.retrieval_timeout_s),
+                generator=GrpcGenerator(generation, timeout_s=settings.generation_timeout_s),
+            ),
+            tracer=assembly.telemetry.tracer("gateway"),
+            limits=RunLimits(deadline_s=settings.run_deadline_s, events_max=settings.stream_buffer_max),
+            capture_content=assembly.telemetry.capture_content,
+        )
+        flows = Flows(
+            store=store,
+            cache=FlowCache(settings.flow_cache_max),
+            compiler=compiler,
+            refresh_s=settings.flow_refresh_s,
+            names_max=settings.flow_cache_max,
+        )
+        if settings.flows_dir is not None:
+            await seed(flows, settings.flows_dir)
+        flow_pb2_grpc.add_FlowServiceServicer_to_server(FlowServicer(flows), assembly.dispatcher)  # type: ignore[no-untyped-call]
+        flow_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(flows), assembly.dispatcher)  # type: ignore[no-untyped-call]
+        yield
+
+
+def _channel(target: str, settings: GatewaySettings, provider: TracerProvider) -> grpc.aio.Channel:
+    return open_channel(target, tracer_provider=provider, message_bytes_max=settings.message_bytes_max)
+
+
+SERVICE: Final = Service(
+    name="gateway",
+    rpc_services=("penstock.flow.v1.FlowService", "penstock.flow.v1.RunService"),
+    settings=GatewaySettings,
+    assemble=assemble,
+)
+
+if __name__ == "__main__":
+    run(SERVICE)

@@ -1,0 +1,109 @@
+"""The backends over gRPC. The only place in the gateway that knows the retrieval and generation protos.
+
+Errors of the services pass through with their reason and message; `service` is added to their metadata here, the node by the
+scheduler.
+"""
+
+from collections.abc import AsyncGenerator
+from typing import Final
+
+import grpc
+
+from gateway.backends import Answer, Delta, Finish, GenerateRequest, Sampling
+from gateway.structs import from_struct
+from gateway.values import Document
+from penstock.channel import rpc_errors
+from penstock.deadline import remaining_s
+from penstock.generation.v1 import generation_pb2, generation_pb2_grpc
+from penstock.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
+from penstock.wire import from_status
+
+RETRIEVAL: Final = "retrieval"
+GENERATION: Final = "generation"
+
+_REASONS: Final = {generation_pb2.FINISH_REASON_STOP: "stop", generation_pb2.FINISH_REASON_LENGTH: "length"}
+_OPTIONAL: Final = ("max_tokens", "temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty")
+
+
+class GrpcRetriever:
+    """The Retriever over a channel. One search takes at most `timeout_s`, and no more than the caller has left."""
+
+    def __init__(self, channel: grpc.aio.Channel, *, timeout_s: float) -> None:
+        self._stub = retrieval_pb2_grpc.RetrievalServiceStub(channel)  # type: ignore[no-untyped-call]  # Generated.
+        self._timeout_s = timeout_s
+
+    async def search(self, collection: str, query: str, top_k: int) -> tuple[Document, ...]:
+        request = retrieval_pb2.SearchRequest(collection=f"collections/{collection}", text=query, top_k=top_k)
+        with rpc_errors(RETRIEVAL):
+            response = await self._stub.Search(request, timeout=remaining_s(self._timeout_s))
+        return tuple(_document(hit) for hit in response.hits)
+
+
+class GrpcGenerator:
+    """The Generator over a channel. One answer takes at most `timeout_s`, and no more than the caller has left."""
+
+    def __init__(self, channel: grpc.aio.Channel, *, timeout_s: float) -> None:
+        self._stub = generation_pb2_grpc.GenerationServiceStub(channel)  # type: ignore[no-untyped-call]  # Generated.
+        self._timeout_s = timeout_s
+
+    async def generate(self, request: GenerateRequest) -> Answer:
+        message = generation_pb2.GenerateRequest(
+            model=f"models/{request.model}", messages=_messages(request), sampling=_sampling(request.sampling)
+        )
+        with rpc_errors(GENERATION):
+            response = await self._stub.Generate(message, timeout=remaining_s(self._timeout_s))
+        return Answer(text=response.text, finish=_finish(response))
+
+    async def stream(self, request: GenerateRequest) -> AsyncGenerator[Delta | Finish, None]:
+        message = generation_pb2.StreamGenerateRequest(
+            model=f"models/{request.model}", messages=_messages(request), sampling=_sampling(request.sampling)
+        )
+        with rpc_errors(GENERATION):
+            call = self._stub.StreamGenerate(message, timeout=remaining_s(self._timeout_s))
+            try:
+                async for response in call:
+                    kind = response.WhichOneof("event")
+                    if kind == "delta":
+                        yield Delta(text=response.delta.text)
+                    elif kind == "done":
+                        yield _finish(response.done)
+                    elif kind == "error":
+                        raise from_status(response.error).located(service=GENERATION)
+            finally:
+                call.cancel()  # Does nothing to a call that has ended.
+
+
+def _document(hit: retrieval_pb2.Hit) -> Document:
+    chunk = hit.chunk
+    return Document(
+        chunk_id=chunk.id,
+        document_id=chunk.document_id,
+        text=chunk.text,
+        score=hit.score,
+        metadata=from_struct(chunk.metadata),
+    )
+
+
+def _messages(request: GenerateRequest) -> list[generation_pb2.Message]:
+    user = generation_pb2.Message(role=generation_pb2.ROLE_USER, content=request.prompt)
+    if not request.system:
+        return [user]
+    return [generation_pb2.Message(role=generation_pb2.ROLE_SYSTEM, content=request.system), user]
+
+
+def _sampling(sampling: Sampling) -> generation_pb2.Sampling:
+    message = generation_pb2.Sampling(stop=sampling.stop)
+    for name in _OPTIONAL:
+        value = getattr(sampling, name)
+        if value is not None:
+            setattr(message, name, value)
+    return message
+
+
+def _finish(ended: generation_pb2.GenerateResponse | generation_pb2.StreamGenerateResponse.Done) -> Finish:
+    return Finish(
+        reason=_REASONS.get(ended.finish_reason, "stop"),
+        input_tokens=ended.usage.input_tokens,
+        output_tokens=ended.usage.output_tokens,
+        model=ended.model.removeprefix("models/"),
+    )

@@ -1,0 +1,175 @@
+"""Which flows there are: keeping them, and finding the compiled one of a name.
+
+A name is looked up in the store at most once every `refresh_s`; in between, a run costs no query. A flow that another replica
+replaced is therefore served for at most that long; one that this process replaced, never.
+"""
+
+import asyncio
+import re
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from gateway.compiler import CompiledFlow, Compiler
+from gateway.flow_cache import FlowCache, SingleFlight
+from gateway.flow_model import Flow, FlowInput
+from gateway.validation import examine, refusal, validate
+from penstock.errors import FlowNotFound, InvalidArgument, Violation
+
+FLOW_ID: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+PAGE_SIZE_MAX: Final = 1000
+PAGE_SIZE: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFlow:
+    """A flow as it is kept. `inputs` are (name, type, required); `document` is the writer's own text."""
+
+    flow_id: str
+    content_hash: str
+    document: str
+    create_time: datetime
+    inputs: tuple[tuple[str, str, bool], ...]
+    outputs: tuple[str, ...]
+
+
+class FlowStore(Protocol):
+    """Keeps flows durably: what `put` has returned survives a crash."""
+
+    async def put(self, flow: StoredFlow, *, replace: bool) -> StoredFlow:
+        """Keeps a flow, and gives what is then kept: the older one where its content hash is the same.
+
+        Raises AlreadyExists when another document is under the id and `replace` is false.
+        """
+        ...
+
+    async def get(self, flow_id: str) -> StoredFlow | None:
+        """The flow of this id."""
+        ...
+
+    async def page(self, after: str, limit: int) -> tuple[StoredFlow, ...]:
+        """At most `limit` flows whose ids come after `after`, in the order of their ids, without their documents."""
+        ...
+
+    async def delete(self, flow_id: str) -> bool:
+        """Whether there was one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowPage:
+    """Some of the flows, and the id after which the next page begins; empty where there is none."""
+
+    flows: tuple[StoredFlow, ...]
+    next_after: str
+
+
+class Flows:
+    """The flows of a gateway. Flow ids are a lower-case letter, then lower-case letters, digits, - and _, at most 63."""
+
+    def __init__(self, *, store: FlowStore, cache: FlowCache, compiler: Compiler, refresh_s: float, names_max: int) -> None:
+        self._store = store
+        self._cache = cache
+        self._compiler = compiler
+        self._refresh_s = refresh_s
+        self._names_max = names_max
+        self._current: OrderedDict[str, tuple[float, CompiledFlow]] = OrderedDict()
+        self._finding: SingleFlight[CompiledFlow] = SingleFlight()
+        self._writes = 0
+
+    async def create(self, flow_id: str, document: str, *, replace: bool = False) -> StoredFlow:
+        """Validates, compiles and keeps a flow. Raises InvalidFlow, AlreadyExists, InvalidArgument for a bad id."""
+        _check_id(flow_id)
+        compiled = self._compiler.compile(await asyncio.to_thread(validate, document))
+        kept = await self._store.put(_stored(flow_id, document, compiled.flow), replace=replace)
+        self._writes += 1
+        self._cache.put(compiled)
+        self._remember(flow_id, compiled)
+        return kept
+
+    async def get(self, flow_id: str) -> StoredFlow:
+        """A flow with its document. Raises FlowNotFound."""
+        kept = await self._store.get(flow_id) if FLOW_ID.fullmatch(flow_id) else None
+        if kept is None:
+            raise _not_found(flow_id)
+        return kept
+
+    async def page(self, page_size: int, after: str) -> FlowPage:
+        """At most `page_size` flows (0: PAGE_SIZE). Raises InvalidArgument when the size is out of range."""
+        if not 0 <= page_size <= PAGE_SIZE_MAX:
+            raise InvalidArgument(f"page_size must be from 1 to {PAGE_SIZE_MAX}, or 0 for {PAGE_SIZE}; it is {page_size}")
+        limit = page_size or PAGE_SIZE
+        flows = await self._store.page(after, limit + 1)
+        more = len(flows) > limit
+        return FlowPage(flows=flows[:limit], next_after=flows[limit - 1].flow_id if more else "")
+
+    async def delete(self, flow_id: str) -> None:
+        """Forgets a flow; runs that have begun go on. Raises FlowNotFound."""
+        existed = FLOW_ID.fullmatch(flow_id) is not None and await self._store.delete(flow_id)
+        self._writes += 1
+        self._current.pop(flow_id, None)
+        if not existed:
+            raise _not_found(flow_id)
+
+    async def check(self, document: str) -> tuple[Flow | None, tuple[Violation, ...]]:
+        """The flow that a document says, or all of its faults. Keeps nothing."""
+        return await asyncio.to_thread(examine, document)
+
+    async def compiled(self, flow_id: str) -> CompiledFlow:
+        """The flow of this id, ready to run. Raises FlowNotFound."""
+        found = self._current.get(flow_id)
+        if found is not None and time.monotonic() < found[0]:
+            return found[1]
+        # Nobody who comes after a write shares a search that began before it.
+        return await self._finding.do(f"{flow_id}@{self._writes}", lambda: self._find(flow_id))
+
+    async def _find(self, flow_id: str) -> CompiledFlow:
+        writes = self._writes
+        kept = await self.get(flow_id)
+        compiled = await self._cache.get(kept.content_hash, lambda: self._compile(kept))
+        if writes == self._writes:
+            self._remember(flow_id, compiled)
+        return compiled
+
+    async def _compile(self, kept: StoredFlow) -> CompiledFlow:
+        flow, faults = await asyncio.to_thread(examine, kept.document)
+        if flow is None:  # Kept by a version of the gateway whose language was another.
+            raise refusal(faults).located(flow=kept.flow_id)
+        return self._compiler.compile(flow)
+
+    def _remember(self, flow_id: str, compiled: CompiledFlow) -> None:
+        self._current[flow_id] = (time.monotonic() + self._refresh_s, compiled)
+        self._current.move_to_end(flow_id)
+        while len(self._current) > self._names_max:
+            self._current.popitem(last=False)
+
+
+def interface(inputs: tuple[FlowInput, ...]) -> tuple[tuple[str, str, bool], ...]:
+    """What of a flow's inputs is told to callers."""
+    return tuple((each.name, each.type.value, each.required) for each in inputs)
+
+
+def _stored(flow_id: str, document: str, flow: Flow) -> StoredFlow:
+    return StoredFlow(
+        flow_id=flow_id,
+        content_hash=flow.content_hash,
+        document=document,
+        create_time=datetime.now(UTC),
+        inputs=interface(flow.inputs),
+        outputs=flow.outputs,
+    )
+
+
+def _check_id(flow_id: str) -> None:
+    if not FLOW_ID.fullmatch(flow_id):
+        raise InvalidArgument(
+            f"{flow_id[:80]!r} is not a flow id: a lower-case letter, then lower-case letters, digits, - and _, at most 63",
+            violations=[Violation(field="flow_id", message="not a flow id", suggestion="such as 'rag' or 'support-bot_2'")],
+        )
+
+
+def _not_found(flow_id: str) -> FlowNotFound:
+    shown = flow_id[:80]
+    return FlowNotFound(f"there is no flow {shown!r}; ListFlows has those that there are", metadata={"flow": shown})

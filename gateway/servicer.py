@@ -1,0 +1,65 @@
+"""The flow protos' two services: from proto, call, to proto. Errors and their status are the runtime's affair."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from gateway import conversion
+from gateway.flows import Flows
+from penstock.dispatcher import CallContext
+from penstock.flow.v1 import flow_pb2, flow_pb2_grpc
+
+
+class FlowServicer(flow_pb2_grpc.FlowServiceServicer):
+    """Keeping flows."""
+
+    def __init__(self, flows: Flows) -> None:
+        self._flows = flows
+
+    async def CreateFlow(self, request: flow_pb2.CreateFlowRequest, context: CallContext) -> flow_pb2.CreateFlowResponse:  # noqa: ARG002
+        kept = await self._flows.create(request.flow_id, request.document, replace=request.replace)
+        return flow_pb2.CreateFlowResponse(flow=conversion.flow(kept))
+
+    async def GetFlow(self, request: flow_pb2.GetFlowRequest, context: CallContext) -> flow_pb2.GetFlowResponse:  # noqa: ARG002
+        kept = await self._flows.get(conversion.flow_id(request.name))
+        return flow_pb2.GetFlowResponse(flow=conversion.flow(kept))
+
+    async def ListFlows(self, request: flow_pb2.ListFlowsRequest, context: CallContext) -> flow_pb2.ListFlowsResponse:  # noqa: ARG002
+        page = await self._flows.page(request.page_size, conversion.after(request.page_token))
+        return flow_pb2.ListFlowsResponse(
+            flows=[conversion.flow(kept) for kept in page.flows], next_page_token=conversion.page_token(page.next_after)
+        )
+
+    async def DeleteFlow(self, request: flow_pb2.DeleteFlowRequest, context: CallContext) -> flow_pb2.DeleteFlowResponse:  # noqa: ARG002
+        await self._flows.delete(conversion.flow_id(request.name))
+        return flow_pb2.DeleteFlowResponse()
+
+    async def ValidateFlow(self, request: flow_pb2.ValidateFlowRequest, context: CallContext) -> flow_pb2.ValidateFlowResponse:  # noqa: ARG002
+        flow, faults = await self._flows.check(request.document)
+        return flow_pb2.ValidateFlowResponse(
+            valid=flow is not None,
+            violations=[conversion.violation(fault) for fault in faults],
+            content_hash=flow.content_hash if flow else "",
+        )
+
+
+class RunServicer(flow_pb2_grpc.RunServiceServicer):
+    """Running flows."""
+
+    def __init__(self, flows: Flows) -> None:
+        self._flows = flows
+
+    async def RunFlow(self, request: flow_pb2.RunFlowRequest, context: CallContext) -> flow_pb2.RunFlowResponse:  # noqa: ARG002
+        name = conversion.flow_id(request.name)
+        compiled = await self._flows.compiled(name)
+        return conversion.result(await compiled.run(conversion.inputs(request.inputs), name=name))
+
+    async def StreamFlow(
+        self,
+        request: flow_pb2.StreamFlowRequest,
+        context: CallContext,  # noqa: ARG002
+    ) -> AsyncIterator[flow_pb2.StreamFlowResponse]:
+        name = conversion.flow_id(request.name)
+        compiled = await self._flows.compiled(name)
+        async with aclosing(compiled.events(conversion.inputs(request.inputs), name=name)) as events:
+            async for event in events:
+                yield conversion.event(event)

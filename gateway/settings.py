@@ -1,0 +1,40 @@
+"""The gateway's settings: PENSTOCK_GATEWAY_ and the field's name in capitals."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from penstock.settings import ServiceSettings
+
+
+class GatewaySettings(ServiceSettings):
+    """Where flows are kept, where the other services are, and what a run may take."""
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_GATEWAY_", frozen=True, extra="ignore")
+
+    retrieval_target: str = Field(
+        default="dns:///localhost:50051", description="The retrieval service, as gRPC names targets: dns:///host:port."
+    )
+    generation_target: str = Field(
+        default="dns:///localhost:50052", description="The generation service, as gRPC names targets: dns:///host:port."
+    )
+    retrieval_timeout_s: float = Field(default=10.0, gt=0, le=600, description="Longest wait for one search.")
+    generation_timeout_s: float = Field(default=240.0, gt=0, le=3600, description="Longest wait for an answer of a model.")
+    run_deadline_s: float = Field(default=300.0, gt=0, le=3600, description="Longest run, whatever its caller allows.")
+    data_dir: Path = Field(
+        default=Path(".penstock/gateway"), description="Folder of the embedded database. Made where it is missing."
+    )
+    database_url: str = Field(
+        default="", description="SQLAlchemy URL of the database of flows. Empty: SQLite in data_dir, for one gateway process."
+    )
+    flows_dir: Path | None = Field(
+        default=None, description="Folder whose NAME.json files are kept as flows at start, replacing those of the same name."
+    )
+    flow_cache_max: int = Field(default=256, ge=1, le=100_000, description="Compiled flows held in memory.")
+    flow_refresh_s: float = Field(
+        default=1.0, ge=0, le=3600, description="Longest time for which a flow that another replica replaced is still served."
+    )
+    stream_buffer_max: int = Field(
+        default=64, ge=1, le=100_000, description="Events that wait for a slow reader of a stream before its run waits too."
+    )
