@@ -1,0 +1,106 @@
+"""The compose files fit the services' settings, their Dockerfiles, each other, and what runs on Kubernetes."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+SERVICES = ("gateway", "retrieval", "generation")
+OVERLAYS = ("compose.tracing.yaml", "compose.gpu.yaml")
+
+
+def read(name: str) -> dict[str, Any]:
+    return yaml.safe_load((DEPLOY / name).read_text())
+
+
+@pytest.fixture
+def services() -> dict[str, Any]:
+    return read("compose.yaml")["services"]
+
+
+@pytest.mark.parametrize("overlay", [None, *OVERLAYS])
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_setting_is_a_field_of_its_service_and_has_a_valid_value(services, service, overlay, settings_of):
+    over = read(overlay)["services"].get(service, {}) if overlay else {}
+    environment = services[service]["environment"] | over.get("environment", {})
+    # What the operator fills in: ${NAME:?message} and ${NAME:-default}.
+    settings_of(service, {name: re.sub(r"\$\{\w+:.*\}", "given", value) for name, value in environment.items()})
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_what_is_published_and_asked_for_health_is_where_the_service_listens(services, service, settings_of):
+    settings = settings_of(service, services[service]["environment"])
+    grpc_port, http_port = (address.rpartition(":")[2] for address in (settings.grpc_address, settings.http_address))
+    *command, code = services[service]["healthcheck"]["test"]
+    assert command[0] == "CMD"
+    assert f"http://127.0.0.1:{http_port}/readyz" in code
+    compile(code, "healthcheck", "exec")
+    for published in services[service].get("ports", []):
+        host, _, inside = published.rsplit(":", 2)
+        assert host == "127.0.0.1", "the services have no TLS of their own"
+        assert inside in {grpc_port, http_port}
+
+
+def test_the_gateway_is_told_of_services_that_there_are(services, settings_of):
+    settings = settings_of("gateway", services["gateway"]["environment"])
+    for name, target in (("retrieval", settings.retrieval_target), ("generation", settings.generation_target)):
+        grpc_address = settings_of(name, services[name]["environment"]).grpc_address
+        assert target == f"dns:///{name}:{grpc_address.rpartition(':')[2]}"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_container_is_given_longer_than_its_drain(services, service, settings_of):
+    grace_s = settings_of(service, services[service]["environment"]).drain_grace_s
+    assert int(services[service]["stop_grace_period"].removesuffix("s")) >= grace_s + 10
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_what_is_built_has_a_dockerfile_and_a_target(services, service):
+    with_gpu = read("compose.gpu.yaml")["services"].get(service, {}).get("build", {})
+    for build in (services[service]["build"], services[service]["build"] | with_gpu):
+        text = (DEPLOY / build["context"] / build["dockerfile"]).read_text()
+        assert "target" not in build or f" AS {build['target']}\n" in text
+
+
+@pytest.mark.parametrize("service", [*SERVICES, "edge"])
+def test_containers_can_write_only_to_their_volume_and_tmp(services, service):
+    each = services[service]
+    assert each["read_only"] is True
+    assert each["cap_drop"] == ["ALL"]
+    assert each["security_opt"] == ["no-new-privileges:true"]
+    assert each["tmpfs"] == ["/tmp"]
+
+
+def test_named_volumes_are_declared(services):
+    declared = set(read("compose.yaml")["volumes"])
+    used = {volume.partition(":")[0] for each in services.values() for volume in each.get("volumes", [])}
+    assert {name for name in used if not name.startswith(".")} == declared
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", *OVERLAYS])
+def test_mounted_files_exist_and_images_are_pinned(name):
+    for each in read(name)["services"].values():
+        for source in (volume.partition(":")[0] for volume in each.get("volumes", [])):
+            assert not source.startswith(".") or (DEPLOY / source).is_file()
+        if "image" in each:
+            tag = each["image"].partition(":")[2]
+            assert tag not in {"", "latest"}, each["image"]
+
+
+def test_spans_go_to_the_collector_and_from_there_to_jaeger(services):
+    over = read("compose.tracing.yaml")["services"]
+    for service in SERVICES:
+        assert over[service]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://otel-collector:4317"
+    assert over["otel-collector"]["environment"]["TRACES_ENDPOINT"] == "jaeger:4317"
+    assert set(over) - {"otel-collector", "jaeger"} <= set(services)
+
+
+def test_images_are_those_of_kubernetes(services):
+    bases = "".join(path.read_text() for path in (DEPLOY / "kubernetes" / "base").glob("*.yaml"))
+    gpu = read("compose.gpu.yaml")["services"]["generation"]
+    for image in (services["gateway"]["image"], services["retrieval"]["image"], gpu["image"]):
+        assert f"image: {image.partition(':')[0]}:" in bases
+    assert f"image: {services['edge']['image']}\n" in (DEPLOY / "envoy" / "edge.yaml").read_text()
