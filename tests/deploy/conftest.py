@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def tool() -> Callable[[str, str], str]:
     """Finds a program; where it is missing the test is skipped, unless CI is set."""
 
     def find(name: str, how: str) -> str:
-        path = shutil.which(name)
+        # Programs that come as packages lie beside Python, which need not be on the path.
+        path = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
         if path is None and os.environ.get("CI"):
             pytest.fail(f"{name} is needed where CI is set: {how}")
         if path is None:

@@ -42,7 +42,7 @@ class Rendered:
         return found
 
     def environment(self, container: Object) -> dict[str, str]:
-        names = [source["configMapRef"]["name"] for source in container.get("envFrom", [])]
+        names = [source["configMapRef"]["name"] for source in container.get("envFrom", []) if "configMapRef" in source]
         return {key: value for name in names for key, value in self.named("ConfigMap", name)["data"].items()}
 
 
@@ -178,6 +178,23 @@ def test_every_mount_has_a_volume_and_every_claim_exists(rendered):
                 rendered.named("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"])
             if "configMap" in volume:
                 rendered.named("ConfigMap", volume["configMap"]["name"])
+
+
+def test_data_lies_on_a_volume_and_flows_in_their_config_map(rendered, settings_of):
+    for component, _, container in rendered.workloads():
+        if component not in SERVICES:
+            continue
+        settings = settings_of(component, rendered.environment(container))
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        if component in {"gateway", "retrieval"}:
+            assert mounts[str(settings.data_dir)] == "data"
+        if component == "gateway":
+            assert mounts[str(settings.flows_dir)] == "flows"
+
+
+def test_the_flow_that_the_base_brings_is_the_example():
+    flow = (KUBERNETES / "base" / "flows" / "rag.json").read_text()
+    assert flow == (KUBERNETES.parents[1] / "examples" / "flows" / "rag.json").read_text()
 
 
 def test_selectors_choose_pods_that_there_are_and_named_ports_that_they_have(rendered):
