@@ -124,7 +124,7 @@ def _print_outputs(console: Console, result: RunResult, streamed: str) -> None:
 
 def _inputs(pairs: tuple[str, ...], inputs: str) -> dict[str, Any]:
     try:
-        values = json.loads(inputs)
+        values: dict[str, Any] = json.loads(inputs)
         return values | dict(pair.split("=", 1) for pair in pairs)
     except (ValueError, TypeError) as error:
         message = f"inputs are NAME=VALUE after -i, or one JSON object after --inputs: {error}"

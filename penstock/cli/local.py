@@ -56,7 +56,7 @@ class LocalStack:
 
     async def stop(self) -> dict[str, int]:
         """Drains the gateway, then the services behind it. Returns their exit codes."""
-        codes = {}
+        codes: dict[str, int] = {}
         for name in ("gateway", "retrieval", "generation"):
             if name in self.services:
                 codes[name] = await _terminate(self.services[name].process)

@@ -61,7 +61,7 @@ def in_loop(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         asyncio.run(command(*args, **kwargs))
 
-    return update_wrapper(run, command)  # type: ignore[return-value]  # It is `run`, with the command's name and help.
+    return update_wrapper(run, command)
 
 
 @click.group(name="penstock", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

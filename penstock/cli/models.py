@@ -31,7 +31,7 @@ def list_models(generation: str) -> None:
 
     async def show() -> None:
         async with GenerationClient(generation) as client:
-            async for model in client.list_models():
+            for model in await client.models():
                 print(f"{model.name:<40} {model.engine:<10} window {model.context_window:<8} {model.precision}")
 
     asyncio.run(show())

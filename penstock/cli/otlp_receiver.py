@@ -78,7 +78,7 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
 async def receiving() -> AsyncIterator[OtlpReceiver]:
     """A receiver on a free loopback port; its `address` is "127.0.0.1:port"."""
     receiver, server = OtlpReceiver(), grpc.aio.server()
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(receiver, server)
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(receiver, server)  # type: ignore[no-untyped-call]
     receiver.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     try:

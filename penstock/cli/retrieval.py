@@ -53,7 +53,7 @@ async def ingest_documents(
 async def search_collection(collection: str, query: str, *, top_k: int, as_json: bool, retrieval: str) -> None:
     """Prints the hits of one search."""
     async with RetrievalClient(retrieval) as client:
-        hits = await client.search(collection, text=query, top_k=top_k)
+        hits = await client.search(collection, query, top_k=top_k)
     if as_json:
         for hit in hits:
             print(json.dumps({"chunk_id": hit.chunk_id, "document_id": hit.document_id, "score": hit.score, "text": hit.text}))

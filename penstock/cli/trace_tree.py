@@ -1,51 +1,69 @@
 """A trace as a tree in the terminal, with a bar that shows when each span ran."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
+from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
 
 from penstock import semconv
 from penstock.cli.otlp_receiver import Span
 
-BAR_WIDTH: Final = 32
+BAR_WIDTH: Final = 14
+NAME_WIDTH: Final = 46
 COLOURS: Final = {"gateway": "cyan", "retrieval": "green", "generation": "magenta"}
-SHOWN: Final = (
-    semconv.PENSTOCK_NODE_TYPE,
-    semconv.GEN_AI_DATA_SOURCE_ID,
-    semconv.PENSTOCK_HIT_COUNT,
-    semconv.GEN_AI_USAGE_INPUT_TOKENS,
-    semconv.GEN_AI_USAGE_OUTPUT_TOKENS,
-)
+SHORTER: Final = (("penstock.flow.v1.", ""), ("penstock.retrieval.v1.", ""), ("penstock.generation.v1.", ""))
+SHOWN: Final = {semconv.PENSTOCK_HIT_COUNT: "hits", semconv.GEN_AI_USAGE_OUTPUT_TOKENS: "tokens"}
 
 
-def trace_tree(spans: Sequence[Span]) -> Tree:
-    """The tree of one trace's spans. A span whose parent is not among them is a root."""
+def trace_tree(spans: Sequence[Span]) -> Table:
+    """One trace's spans: what ran under what, in which process, when and for how long.
+
+    A span whose parent is not among them is a root.
+    """
+    begin_ns = min(span.start_ns for span in spans)
+    whole_ns = max(1, max(span.end_ns for span in spans) - begin_ns)
+    title = f"trace {spans[0].trace_id}, {whole_ns / 1e6:.1f} ms"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 1, 0, 0))
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=NAME_WIDTH)
+    table.add_column(no_wrap=True, min_width=10)
+    table.add_column(no_wrap=True, min_width=9, justify="right")
+    table.add_column(no_wrap=True, min_width=BAR_WIDTH)
+    for prefix, span in _ordered(spans):
+        colour = COLOURS.get(span.service, "white")
+        name = Text.assemble((prefix, "dim"), (_name(span), "red" if span.failed else ""))
+        bar = Text(_bar(span, begin_ns, whole_ns), colour)
+        table.add_row(name, Text(span.service, colour), f"{span.duration_ms:.1f} ms", bar)
+    return table
+
+
+def _ordered(spans: Sequence[Span]) -> Iterator[tuple[str, Span]]:
+    """Each span after its parent, with the lines that lead to it."""
     known = {span.span_id for span in spans}
-    begin = min(span.start_ns for span in spans)
-    whole_ns = max(1, max(span.end_ns for span in spans) - begin)
-    tree = Tree(f"[bold]trace {spans[0].trace_id}[/bold]  {whole_ns / 1e6:.1f} ms", guide_style="dim")
-    branches = {"": tree}
+    children: dict[str, list[Span]] = {}
     for span in sorted(spans, key=lambda each: each.start_ns):
-        parent = branches.get(span.parent_id if span.parent_id in known else "", tree)
-        branches[span.span_id] = parent.add(_line(span, begin, whole_ns))
-    return tree
+        children.setdefault(span.parent_id if span.parent_id in known else "", []).append(span)
+
+    def below(parent_id: str, lines: str) -> Iterator[tuple[str, Span]]:
+        siblings = children.get(parent_id, [])
+        for span in siblings:
+            is_last = span is siblings[-1]
+            yield lines + ("└ " if is_last else "├ "), span
+            yield from below(span.span_id, lines + ("  " if is_last else "│ "))
+
+    yield from below("", "")
 
 
-def _line(span: Span, begin_ns: int, whole_ns: int) -> Text:
-    line = Text(no_wrap=True, overflow="ellipsis")
-    line.append(_bar(span, begin_ns, whole_ns), COLOURS.get(span.service, "white"))
-    line.append(f" {span.duration_ms:8.1f} ms  ", "bold")
-    line.append(f"{span.service:<10} ", COLOURS.get(span.service, "white"))
-    line.append(span.name, "red" if span.failed else "")
-    facts = " ".join(f"{key.rpartition('.')[2]}={span.attributes[key]}" for key in SHOWN if key in span.attributes)
-    line.append(f"  {facts}" if facts else "", "dim")
-    return line
+def _name(span: Span) -> str:
+    name = span.name
+    for long, short in SHORTER:
+        name = name.replace(long, short)
+    facts = ", ".join(f"{span.attributes[key]} {word}" for key, word in SHOWN.items() if key in span.attributes)
+    kind = f" ({span.kind.lower()})" if span.kind in {"CLIENT", "SERVER"} and "/" in name else ""
+    return f"{name}{kind}" + (f" [{facts}]" if facts else "")
 
 
 def _bar(span: Span, begin_ns: int, whole_ns: int) -> str:
-    first = int((span.start_ns - begin_ns) / whole_ns * BAR_WIDTH)
-    last = max(first + 1, round((span.end_ns - begin_ns) / whole_ns * BAR_WIDTH))
-    first = min(first, BAR_WIDTH - 1)
-    return " " * first + "█" * (min(last, BAR_WIDTH) - first) + " " * max(0, BAR_WIDTH - last)
+    first = min(int((span.start_ns - begin_ns) / whole_ns * BAR_WIDTH), BAR_WIDTH - 1)
+    last = max(first + 1, min(BAR_WIDTH, round((span.end_ns - begin_ns) / whole_ns * BAR_WIDTH)))
+    return ("·" * first + "█" * (last - first)).ljust(BAR_WIDTH, "·")
