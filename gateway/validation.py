@@ -8,6 +8,7 @@ Each step adds faults to one list and goes on with what is sound, so that one at
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
+from itertools import accumulate
 from typing import Final
 
 from pydantic import ValidationError
@@ -22,12 +23,12 @@ from gateway.nodes.spec import NodeParams, OneOf
 from gateway.wiring import Wiring, wire
 from penstock.errors import InvalidFlow, Violation
 
-# A refusal travels in the trailers of a call, which hold 8 KiB. ValidateFlow answers with a message and lists all.
-VIOLATIONS_SENT_MAX: Final = 16
+# A refusal travels in the trailers of a call, which hold 8 KiB with all their encoding. ValidateFlow lists everything.
+REFUSAL_CHARS_MAX: Final = 4000
 
 
 def validate(document: str | bytes) -> Flow:
-    """The flow that `document` says. Raises InvalidFlow with a Violation for each fault (at most VIOLATIONS_SENT_MAX)."""
+    """The flow that `document` says. Raises InvalidFlow with as many faults as REFUSAL_CHARS_MAX leaves room for."""
     flow, faults = examine(document)
     if flow is None:
         raise refusal(faults)
@@ -53,10 +54,12 @@ def examine(document: str | bytes) -> tuple[Flow | None, tuple[Violation, ...]]:
 
 def refusal(faults: Iterable[Violation]) -> InvalidFlow:
     """The error of a document with faults."""
-    violations = tuple(faults)
-    count = "a fault" if len(violations) == 1 else f"{len(violations)} faults"
-    more = "; ValidateFlow lists them all" if len(violations) > VIOLATIONS_SENT_MAX else ""
-    return InvalidFlow(f"the flow has {count}: {violations[0]}{more}", violations=violations[:VIOLATIONS_SENT_MAX])
+    every = tuple(faults)
+    sizes = accumulate(len(str(fault)) for fault in every)
+    sent = tuple(fault for fault, size in zip(every, sizes, strict=True) if size <= REFUSAL_CHARS_MAX) or every[:1]
+    count = "a fault" if len(every) == 1 else f"{len(every)} faults"
+    more = "" if len(sent) == len(every) else f" (and more: ValidateFlow lists all {len(every)})"
+    return InvalidFlow(f"the flow has {count}: {every[0]}{more}", violations=sent)
 
 
 def _node(written: NodeDocument, faults: list[Violation]) -> Node | None:
@@ -139,7 +142,7 @@ def _ordered(nodes: Mapping[str, Node], edges: Iterable[Edge], faults: list[Viol
     try:
         return tuple(nodes[node_id] for node_id in sorter.static_order())
     except CycleError as error:
-        cycle: list[str] = list(reversed(error.args[1]))  # It lists each node before the one that it depends on.
+        cycle: list[str] = error.args[1]
         message = f"the edges form a cycle: {' -> '.join(cycle)}"
         faults.append(Violation(node_id=cycle[0], field="edges", message=message, suggestion="remove one of these edges"))
         return ()

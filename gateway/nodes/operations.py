@@ -43,7 +43,7 @@ class OrDefault(Operation):
 class Upper(Operation):
     """A text in upper case."""
 
-    op: Literal["upper"]
+    operation: Literal["upper"]
     accepts = PortType.TEXT
     gives = PortType.TEXT
 
@@ -54,7 +54,7 @@ class Upper(Operation):
 class Lower(Operation):
     """A text in lower case."""
 
-    op: Literal["lower"]
+    operation: Literal["lower"]
     accepts = PortType.TEXT
     gives = PortType.TEXT
 
@@ -65,7 +65,7 @@ class Lower(Operation):
 class Strip(Operation):
     """A text without the white space around it."""
 
-    op: Literal["strip"]
+    operation: Literal["strip"]
     accepts = PortType.TEXT
     gives = PortType.TEXT
 
@@ -76,7 +76,7 @@ class Strip(Operation):
 class Replace(Operation):
     """A text with every occurrence of one text replaced by another."""
 
-    op: Literal["replace"]
+    operation: Literal["replace"]
     old: str = Field(min_length=1, max_length=4096, description="What to replace, taken literally.")
     new: str = Field(max_length=65_536, description="What to put in its place.")
     accepts = PortType.TEXT
@@ -90,7 +90,7 @@ class Replace(Operation):
 class TruncateChars(Operation):
     """The beginning of a text."""
 
-    op: Literal["truncate_chars"]
+    operation: Literal["truncate_chars"]
     max_chars: int = Field(ge=1, le=2**22, description="Most characters to keep.")
     accepts = PortType.TEXT
     gives = PortType.TEXT
@@ -102,7 +102,7 @@ class TruncateChars(Operation):
 class Split(Operation):
     """The parts of a text between separators."""
 
-    op: Literal["split"]
+    operation: Literal["split"]
     separator: str = Field(default="\n", min_length=1, max_length=256, description="What stands between the parts.")
     max_items: int = Field(default=1000, ge=1, le=LIST_ITEMS_MAX, description="Most parts; the last holds the rest.")
     accepts = PortType.TEXT
@@ -115,7 +115,7 @@ class Split(Operation):
 class Join(Operation):
     """The texts of a list as one."""
 
-    op: Literal["join"]
+    operation: Literal["join"]
     separator: str = Field(default="\n", max_length=4096, description="What to put between the texts.")
     accepts = PortType.LIST
     gives = PortType.TEXT
@@ -127,7 +127,7 @@ class Join(Operation):
 class Select(OrDefault):
     """One text of a list."""
 
-    op: Literal["select"]
+    operation: Literal["select"]
     index: int = Field(ge=-LIST_ITEMS_MAX, lt=LIST_ITEMS_MAX, description="Which, from 0; negative counts from the end.")
     default: str | None = Field(default=None, description="What to give when the list is too short. Left out: the run fails.")
     accepts = PortType.LIST
@@ -142,7 +142,7 @@ class Select(OrDefault):
 class FormatDocuments(Operation):
     """Passages as one text, each through a template."""
 
-    op: Literal["format_documents"]
+    operation: Literal["format_documents"]
     template: Annotated[str, AfterValidator(checked_for(PASSAGE_VARIABLES))] = Field(
         default="[{index}] {text}",
         max_length=4096,
@@ -161,7 +161,7 @@ class FormatDocuments(Operation):
 class FirstDocuments(Operation):
     """The nearest of the passages."""
 
-    op: Literal["first_documents"]
+    operation: Literal["first_documents"]
     count: int = Field(ge=1, le=1000, description="Most passages to keep.")
     accepts = PortType.DOCUMENTS
     gives = PortType.DOCUMENTS
@@ -173,7 +173,7 @@ class FirstDocuments(Operation):
 class ParseJson(OrDefault):
     """The JSON value that a text says."""
 
-    op: Literal["parse_json"]
+    operation: Literal["parse_json"]
     accepts = PortType.TEXT
     gives = PortType.JSON
 
@@ -189,7 +189,7 @@ class ParseJson(OrDefault):
 class Get(OrDefault):
     """A part of a JSON value."""
 
-    op: Literal["get"]
+    operation: Literal["get"]
     path: list[str | int] = Field(
         min_length=1, max_length=32, description='The way to it: keys of objects and indexes of arrays, such as ["items", 0].'
     )
@@ -209,7 +209,7 @@ class Get(OrDefault):
 class ToText(Operation):
     """A JSON value as text: a text as it is, anything else as compact JSON."""
 
-    op: Literal["to_text"]
+    operation: Literal["to_text"]
     accepts = PortType.JSON
     gives = PortType.TEXT
 

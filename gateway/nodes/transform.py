@@ -27,5 +27,5 @@ def _work(params: Operation, node_id: str, backends: Backends) -> Work:  # noqa:
 
 
 TRANSFORM: Final = NodeSpec(
-    summary="One pure operation on a value.", params=OneOf(key="op", models=OPERATIONS), ports=_ports, work=_work
+    summary="One pure operation on a value.", params=OneOf(key="operation", models=OPERATIONS), ports=_ports, work=_work
 )

@@ -1,0 +1,171 @@
+"""Backends and a store that do what a test says, and flow documents in few words."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from opentelemetry.sdk.trace import TracerProvider
+
+from gateway.backends import Answer, Backends, Delta, Finish, GenerateRequest
+from gateway.compiler import CompiledFlow, Compiler, RunLimits
+from gateway.flows import StoredFlow
+from gateway.validation import validate
+from gateway.values import Document
+from penstock.errors import AlreadyExists
+
+FINISH = Finish(reason="stop", input_tokens=3, output_tokens=2, model="fake")
+
+
+def passage(number: int, text: str = "") -> Document:
+    return Document(
+        chunk_id=f"c{number}",
+        document_id=f"d{number}",
+        text=text or f"passage {number}",
+        score=1.0 / number,
+        metadata={"n": number},
+    )
+
+
+class FakeRetriever:
+    """Finds `documents`, once whatever `before` waits for has happened."""
+
+    def __init__(self) -> None:
+        self.documents = (passage(1), passage(2))
+        self.calls: list[tuple[str, str, int]] = []
+        self.before: Callable[[str], Any] | None = None
+        self.cancelled = asyncio.Event()
+
+    async def search(self, collection: str, query: str, top_k: int) -> tuple[Document, ...]:
+        self.calls.append((collection, query, top_k))
+        try:
+            if self.before is not None:
+                await self.before(collection)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        return self.documents[:top_k]
+
+
+class FakeGenerator:
+    """Says `texts`, one delta each, and counts what was taken of them."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = ["It ", "was ", "Denver."]
+        self.requests: list[GenerateRequest] = []
+        self.before: Callable[[GenerateRequest], Any] | None = None
+        self.taken = 0
+        self.closed = asyncio.Event()
+        self.finishes = True
+
+    async def generate(self, request: GenerateRequest) -> Answer:
+        self.requests.append(request)
+        try:
+            if self.before is not None:
+                await self.before(request)
+        finally:
+            self.closed.set()
+        return Answer(text="".join(self.texts), finish=FINISH)
+
+    async def stream(self, request: GenerateRequest) -> AsyncGenerator[Delta | Finish, None]:
+        self.requests.append(request)
+        try:
+            for text in self.texts:
+                if self.before is not None:
+                    await self.before(request)
+                self.taken += 1
+                yield Delta(text=text)
+            if self.finishes:
+                yield FINISH
+        finally:
+            self.closed.set()
+
+
+class MemoryFlowStore:
+    """The FlowStore in a dict."""
+
+    def __init__(self) -> None:
+        self.flows: dict[str, StoredFlow] = {}
+        self.reads = 0
+
+    async def put(self, flow: StoredFlow, *, replace: bool) -> StoredFlow:
+        kept = self.flows.get(flow.flow_id)
+        if kept is not None and kept.content_hash == flow.content_hash:
+            return kept
+        if kept is not None and not replace:
+            raise AlreadyExists("taken")
+        self.flows[flow.flow_id] = flow
+        return flow
+
+    async def get(self, flow_id: str) -> StoredFlow | None:
+        self.reads += 1
+        await asyncio.sleep(0)
+        return self.flows.get(flow_id)
+
+    async def page(self, after: str, limit: int) -> tuple[StoredFlow, ...]:
+        found = [replace(self.flows[flow_id], document="") for flow_id in sorted(self.flows) if flow_id > after]
+        return tuple(found[:limit])
+
+    async def delete(self, flow_id: str) -> bool:
+        return self.flows.pop(flow_id, None) is not None
+
+
+class World:
+    """Fakes and a compiler over them."""
+
+    def __init__(
+        self, provider: TracerProvider | None = None, limits: RunLimits | None = None, *, content: bool = False
+    ) -> None:
+        self.retriever = FakeRetriever()
+        self.generator = FakeGenerator()
+        self.compiler = Compiler(
+            backends=Backends(retriever=self.retriever, generator=self.generator),
+            tracer=(provider or TracerProvider()).get_tracer("test"),
+            limits=limits or RunLimits(),
+            capture_content=content,
+        )
+
+    def compile(self, document: str) -> CompiledFlow:
+        return self.compiler.compile(validate(document))
+
+
+def node(node_id: str, kind: str, **params: Any) -> dict[str, Any]:
+    return {"id": node_id, "type": kind, "params": params}
+
+
+def document(*nodes: Mapping[str, Any], edges: list[str]) -> str:
+    """A flow document; an edge is "source > target"."""
+    pairs = [edge.split(" > ") for edge in edges]
+    return json.dumps({"nodes": nodes, "edges": [{"source": source, "target": target} for source, target in pairs]})
+
+
+CHAT = document(
+    node("question", "input"),
+    node("prompt", "prompt", template="Q: {question}"),
+    node("model", "generate", max_tokens=16),
+    node("answer", "output"),
+    edges=["question > prompt", "prompt > model", "model > answer"],
+)
+RAG = document(
+    node("question", "input"),
+    node("docs", "retrieve", collection="squad", top_k=2),
+    node("prompt", "prompt", template="{context}\n\nQ: {question}"),
+    node("model", "generate"),
+    node("answer", "output"),
+    edges=["question > docs", "docs > prompt", "question > prompt", "prompt > model", "model > answer"],
+)
+TWO_SEARCHES = document(
+    node("question", "input"),
+    node("left", "retrieve", collection="left"),
+    node("right", "retrieve", collection="right"),
+    node("both", "prompt", template="{left}|{right}"),
+    node("answer", "output"),
+    edges=["question > left", "question > right", "left > both", "right > both", "both > answer"],
+)
+ECHO = document(
+    node("text", "input"),
+    node("loud", "transform", operation="upper"),
+    node("answer", "output"),
+    edges=["text > loud", "loud > answer"],
+)
