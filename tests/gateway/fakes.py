@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from gateway.backends import Answer, Backends, Delta, Finish, GenerateRequest
 from gateway.compiler import CompiledFlow, Compiler, RunLimits
@@ -15,6 +16,7 @@ from gateway.validation import validate
 from gateway.values import Document
 from penstock.errors import AlreadyExists
 
+UNSAMPLED = TracerProvider(sampler=ALWAYS_OFF)
 FINISH = Finish(reason="stop", input_tokens=3, output_tokens=2, model="fake")
 
 
@@ -121,7 +123,7 @@ class World:
         self.generator = FakeGenerator()
         self.compiler = Compiler(
             backends=Backends(retriever=self.retriever, generator=self.generator),
-            tracer=(provider or TracerProvider()).get_tracer("test"),
+            tracer=(provider or UNSAMPLED).get_tracer("test"),
             limits=limits or RunLimits(),
             capture_content=content,
         )
