@@ -14,6 +14,7 @@ from penstock.cli.demo import run_demo, run_up
 from penstock.cli.flows import ask_flow, flow_commands
 from penstock.cli.models import model_commands
 from penstock.cli.retrieval import ingest_paths, search_collection
+from penstock.cli.settings_table import settings_markdown
 from penstock.errors import PenstockError
 
 P = ParamSpec("P")
@@ -121,6 +122,12 @@ async def ingest(paths: tuple[str, ...], collection: str, batch: int, retrieval:
 async def search(collection: str, query: str, top_k: int, as_json: bool, retrieval: str) -> None:  # As above.
     """Find the chunks of a collection that are nearest to a text."""
     await search_collection(collection, query, top_k=top_k, as_json=as_json, retrieval=retrieval)
+
+
+@penstock_command.command()
+def settings() -> None:
+    """Print every setting of every service, with its default and its bounds, as Markdown."""
+    print(settings_markdown())
 
 
 penstock_command.add_command(flow_commands)

@@ -1,6 +1,7 @@
 """Every bad input of the contract: a clear error with a stable reason over gRPC and over HTTP, and the servers go on."""
 
 import asyncio
+import io
 import json
 import signal
 from dataclasses import dataclass, field
@@ -169,7 +170,9 @@ async def over_http(stack: Stack, case: Case) -> tuple[int, dict[str, Any]]:
     for bound_by_the_path in ("name", "collection", "model"):
         if str(body.get(bound_by_the_path, " ")) in case.path:
             del body[bound_by_the_path]
-    async with stack.http.post(stack.url(case.path, case.service), json=body) as response:
+    data = io.BytesIO(json.dumps(body).encode())
+    headers = {"content-type": "application/json"}
+    async with stack.http.post(stack.url(case.path, case.service), data=data, headers=headers) as response:
         return response.status, (await response.json())["error"]
 
 
