@@ -87,10 +87,14 @@ class Violation:
     field: str = ""
     suggestion: str = ""
 
+    @property
+    def advice(self) -> str:
+        """What is wrong and what to do about it."""
+        return f"{self.message} ({self.suggestion})" if self.suggestion else self.message
+
     def __str__(self) -> str:
         place = " ".join(part for part in (f"node {self.node_id!r}" if self.node_id else "", self.field) if part)
-        fault = f"{place}: {self.message}" if place else self.message
-        return f"{fault} ({self.suggestion})" if self.suggestion else fault
+        return f"{place}: {self.advice}" if place else self.advice
 
 
 class PenstockError(Exception):

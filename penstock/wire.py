@@ -3,6 +3,7 @@
 The reason travels in ErrorInfo; a client rebuilds the same class from it and never from the text.
 """
 
+import re
 from typing import cast
 
 import grpc
@@ -14,6 +15,7 @@ from grpc_status import rpc_status
 from penstock.errors import DOMAIN, INTERNAL_MESSAGE, Internal, MessageTooLarge, PenstockError, Violation, by_reason, from_code
 
 _BY_REASON = by_reason()
+_NODE = re.compile(r"nodes\[(?P<id>[^]]+)]\.?(?P<field>.*)")
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -80,8 +82,11 @@ def _pack(message: Message) -> any_pb2.Any:
 
 def _field_violation(violation: Violation) -> error_details_pb2.BadRequest.FieldViolation:
     place = ".".join(part for part in (f"nodes[{violation.node_id}]" if violation.node_id else "", violation.field) if part)
-    return error_details_pb2.BadRequest.FieldViolation(field=place or "document", description=str(violation))
+    return error_details_pb2.BadRequest.FieldViolation(field=place or "document", description=violation.advice)
 
 
 def _violation(sent: error_details_pb2.BadRequest.FieldViolation) -> Violation:
-    return Violation(field=sent.field, message=sent.description)
+    node = _NODE.match(sent.field)
+    if node is None:
+        return Violation(field=sent.field, message=sent.description)
+    return Violation(node_id=node["id"], field=node["field"], message=sent.description)

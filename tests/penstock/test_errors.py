@@ -62,8 +62,8 @@ def test_violations_name_their_node_on_the_wire() -> None:
         "1 fault", violations=[Violation(node_id="docs", field="params.top_k", message="is 0", suggestion="use 4")]
     )
     (violation,) = from_status(to_status(sent)).violations
-    assert violation.field == "nodes[docs].params.top_k"
-    assert "node 'docs' params.top_k: is 0 (use 4)" in violation.message
+    assert (violation.node_id, violation.field, violation.message) == ("docs", "params.top_k", "is 0 (use 4)")
+    assert str(violation) == str(fault)
 
 
 def test_the_inside_of_an_internal_error_stays_inside() -> None:
