@@ -30,7 +30,7 @@ def flow_id(name: str) -> str:
 def after(page_token: str) -> str:
     """The id after which a page begins. Raises InvalidArgument for a token that no answer carried."""
     try:
-        identifier = base64.urlsafe_b64decode(page_token.encode()).decode()
+        identifier = base64.b64decode(page_token.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeError):
         identifier = "?"
     if identifier and not FLOW_ID.fullmatch(identifier):

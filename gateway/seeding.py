@@ -20,7 +20,7 @@ async def seed(flows: Flows, directory: Path) -> int:
         try:
             await flows.create(path.stem, await asyncio.to_thread(_read, path), replace=True)
         except PenstockError as error:
-            raise FailedPrecondition(f"{path}: {_explained(error)}") from error
+            raise FailedPrecondition(f"{path}:{_explained(error)}") from error
     log.info("kept %d flows from %s", len(paths), directory)
     return len(paths)
 
@@ -40,5 +40,5 @@ def _read(path: Path) -> str:
 
 def _explained(error: PenstockError) -> str:
     if not isinstance(error, InvalidFlow) or not error.violations:
-        return error.message
+        return f" {error.message}"
     return "".join(f"\n  {fault}" for fault in error.violations)
