@@ -58,10 +58,8 @@ def test_every_error_survives_the_wire(cls: type[PenstockError]) -> None:
 
 
 def test_violations_name_their_node_on_the_wire() -> None:
-    sent = InvalidFlow(
-        "1 fault", violations=[Violation(node_id="docs", field="params.top_k", message="is 0", suggestion="use 4")]
-    )
-    (violation,) = from_status(to_status(sent)).violations
+    fault = Violation(node_id="docs", field="params.top_k", message="is 0", suggestion="use 4")
+    (violation,) = from_status(to_status(InvalidFlow("1 fault", violations=[fault]))).violations
     assert (violation.node_id, violation.field, violation.message) == ("docs", "params.top_k", "is 0 (use 4)")
     assert str(violation) == str(fault)
 
