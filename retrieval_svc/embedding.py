@@ -1,6 +1,6 @@
 """Texts to vectors: batched across requests, with nothing of a long text cut off."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -18,7 +18,7 @@ from retrieval_svc.worker import Lane, Worker
 QUERIES: Final = 0
 """The lane of searches, which people wait for."""
 WRITES: Final = 1
-"""The lane of ingestion. The lanes take turns, so that a search waits for one pass of a long ingestion, and no more."""
+"""The lane of ingestion. The lanes take turns, so that a search waits for a few texts of a long ingestion, and no more."""
 
 
 class Embedder(Protocol):
@@ -34,13 +34,13 @@ class Embedder(Protocol):
         ...
 
     def embed(self, texts: Sequence[str]) -> Matrix:
-        """One vector a text, shape (len(texts), dimension), in one pass. Every text fits the model's window."""
+        """One vector a text, shape (len(texts), dimension), in one pass. Every text fits the window."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
-    """What became of one job: a vector a text, the tokens in them, and how many texts shared the pass."""
+    """What became of one job: a vector a text, the tokens in them, and how many texts shared its turn."""
 
     vectors: Matrix
     token_count: int
@@ -55,11 +55,18 @@ class Embeddings:
     """
 
     def __init__(
-        self, embedder: Embedder, *, tracer: Tracer, query_batch_max: int, query_waiting_max: int, write_batch_max: int
+        self,
+        embedder: Embedder,
+        *,
+        tracer: Tracer,
+        query_batch_max: int,
+        query_waiting_max: int,
+        write_batch_max: int,
+        pass_tokens_max: int,
     ) -> None:
         self._embedder = embedder
         self._tracer = tracer
-        self._pass_max = max(query_batch_max, write_batch_max)
+        self._pass_tokens_max = pass_tokens_max
         self._write_batch_max = write_batch_max
         lanes = (
             Lane(batch_max=query_batch_max, waiting_max=query_waiting_max),
@@ -112,7 +119,7 @@ class Embeddings:
     def _work(self, jobs: list[Sequence[str]]) -> list[Embedded]:
         texts = [text for job in jobs for text in job]
         windows = [split_to_windows(text, self._embedder.token_spans, self.model.window_tokens) for text in texts]
-        vectors = self._embed_all([piece for pieces in windows for piece, _ in pieces])
+        vectors = self._embed_all([window for pieces in windows for window in pieces])
         counts = [[count for _, count in pieces] for pieces in windows]
         means = combine_windows(vectors, counts)
         results, at = [], 0
@@ -123,9 +130,26 @@ class Embeddings:
             at = end
         return results
 
-    def _embed_all(self, pieces: Sequence[str]) -> Matrix:
-        step = self._pass_max
-        return np.concatenate([self._embedder.embed(pieces[at : at + step]) for at in range(0, len(pieces), step)])
+    def _embed_all(self, windows: Sequence[tuple[str, int]]) -> Matrix:
+        vectors = np.empty((len(windows), self.model.dimension), dtype=np.float32)
+        for places in plan_passes([count for _, count in windows], self._pass_tokens_max):
+            vectors[places] = self._embedder.embed([windows[at][0] for at in places])
+        return vectors
+
+
+def plan_passes(token_counts: Sequence[int], tokens_max: int) -> Iterator[list[int]]:
+    """Which texts go through the model together: those of like length, as many as are `tokens_max` when padded to the longest.
+
+    Padding is computed on like anything else, and a pass that outgrows the caches of a CPU is slower for each of its texts.
+    """
+    places: list[int] = []
+    for at in sorted(range(len(token_counts)), key=token_counts.__getitem__):
+        if places and token_counts[at] * (len(places) + 1) > tokens_max:
+            yield places
+            places = []
+        places.append(at)
+    if places:
+        yield places
 
 
 def combine_windows(vectors: Matrix, token_counts: Sequence[Sequence[int]]) -> Matrix:

@@ -27,11 +27,14 @@ class RetrievalSettings(ServiceSettings):
         default="all-MiniLM-L6-v2", min_length=1, max_length=256, description="The name by which collections know that model."
     )
     embedding_threads: int = Field(default=2, ge=1, le=256, description="Threads of one pass through the embedding model.")
+    embedding_pass_tokens_max: int = Field(
+        default=512, ge=1, le=10_000_000, description="Tokens of one pass through the model, padding included. GPUs want more."
+    )
     embedding_batch_max: int = Field(
-        default=32, ge=1, le=4096, description="Most queries that are embedded in one pass, of those that wait."
+        default=32, ge=1, le=4096, description="Most queries that are embedded in one turn, of those that wait."
     )
     ingest_batch_max: int = Field(
-        default=8, ge=1, le=4096, description="Texts of a write in one pass; queries that arrive meanwhile wait for one pass."
+        default=4, ge=1, le=4096, description="Texts of a write in one turn; queries that arrive meanwhile wait for that long."
     )
     embed_queue_max: int = Field(
         default=256, ge=1, le=100_000, description="Queries waiting to be embedded; beyond it callers get OVERLOADED at once."
