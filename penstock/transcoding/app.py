@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Protocol
 
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 
 from penstock.errors import Cancelled, MessageTooLarge, MethodNotAllowed, PenstockError
@@ -59,7 +60,8 @@ class Transcoder:
     """The ASGI app. `services` are full names whose generated modules have been imported.
 
     Raises UnsupportedRule when a rule cannot be served. `deadline_s` is the time of a call whose caller gave none, and the most
-    that one may ask for. `heartbeat_s` is how long a stream may be silent before a comment is sent.
+    that one may ask for. `heartbeat_s` is how long a stream may be silent before a comment is sent. `pool` has the services'
+    descriptors; None: the pool of generated modules.
     """
 
     def __init__(
@@ -73,15 +75,16 @@ class Transcoder:
         deadline_s: float = 300.0,
         title: str = "Penstock",
         version: str = "0",
+        pool: DescriptorPool | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._message_bytes_max = message_bytes_max
         self._ready = ready
         self._heartbeat_s = heartbeat_s
         self._deadline_s = deadline_s
-        self._describe: Callable[[], Mapping[str, Any]] = lambda: openapi(services, title=title, version=version)
+        self._describe: Callable[[], Mapping[str, Any]] = lambda: openapi(services, title=title, version=version, pool=pool)
         readers, renderers = Readers(), Renderers()
-        self._table = RouteTable((route, _compile(route, readers, renderers)) for route in read_routes(services))
+        self._table = RouteTable((route, _compile(route, readers, renderers)) for route in read_routes(services, pool))
         self._pages: Mapping[str, Callable[[Exchange], Awaitable[None]]] = {
             "/healthz": self._answer_health,
             "/readyz": self._answer_readiness,
@@ -127,9 +130,13 @@ class Transcoder:
         context = HttpContext(exchange.headers, deadline_s=timeout_s(exchange.headers, self._deadline_s))
         request = await self._read(exchange, endpoint, segments, context)
         if endpoint.stream is None:
-            await _while_client_stays(exchange, self._call_unary(exchange, endpoint, request, context))
+            work = self._call_unary(exchange, endpoint, request, context)
         else:
-            await _while_client_stays(exchange, self._call_stream(exchange, endpoint, endpoint.stream, request, context))
+            work = self._call_stream(exchange, endpoint, endpoint.stream, request, context)
+        if isinstance(request, PenstockError):
+            await work  # At once, and watching for the client's leaving would read what is left of a body too large.
+        else:
+            await _while_client_stays(exchange, work)
 
     async def _read(
         self, exchange: Exchange, endpoint: _Endpoint, segments: Sequence[str], context: HttpContext
@@ -187,7 +194,7 @@ def _compile(route: Route, readers: Readers, renderers: Renderers) -> _Endpoint:
         takes_body=bool(route.body),
         response_body=route.response_body,
         render=renderers.field(cut_to) if cut_to else renderers.of(answered),
-        stream=StreamShape.of(answered, renderers.of(answered)) if route.rpc.server_streaming else None,
+        stream=StreamShape.of(answered, renderers) if route.rpc.server_streaming else None,
     )
 
 

@@ -22,6 +22,8 @@ from penstock.transcoding.wellknown import wellknown_reader
 Json = dict[str, Any]
 
 _ERROR: Final = "Error"
+_METHODS: Final = frozenset({"get", "put", "post", "delete", "patch", "options", "head", "trace"})
+"""Those that OpenAPI 3.1 has a place for; a route with another is served and not described."""
 _QUERY_DEPTH_MAX: Final = 4
 """How far into nested messages query parameters are listed; deeper ones work all the same."""
 
@@ -36,6 +38,8 @@ def openapi(service_names: Sequence[str], *, title: str, version: str, pool: Des
     paths: dict[str, Json] = {}
     operation_ids: dict[str, int] = {}
     for route in read_routes(service_names, pool):
+        if route.http_method.lower() not in _METHODS:
+            continue
         path, parameters = _path(route)
         operation = _operation(route, parameters, schemas)
         nth = operation_ids[operation["operationId"]] = operation_ids.get(operation["operationId"], 0) + 1

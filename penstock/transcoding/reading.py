@@ -16,8 +16,8 @@ from penstock.transcoding.faults import Fault, unknown_field
 from penstock.transcoding.scalars import Read, scalar_reader, text_reader
 from penstock.transcoding.wellknown import VALUE, wellknown_reader
 
-DEPTH_MAX: Final = 99
-"""Levels of messages below the outermost; protobuf itself refuses to parse more than 100."""
+DEPTH_MAX: Final = 100
+"""Levels of messages below the outermost: as many as protobuf itself parses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

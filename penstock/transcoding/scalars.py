@@ -19,7 +19,8 @@ from penstock.transcoding.faults import Fault, nearest
 Read = Callable[[Any, int], Any]
 """Turns a JSON value into a field's value. The second argument is how many levels of messages may still open below it."""
 
-FLOAT32_MAX: Final = (2 - 2**-23) * 2.0**127
+_FLOAT32_MAX: Final = 3.4028235e38
+"""The largest float32 in its shortest decimal, which as a double is a little above it and is rounded to it."""
 
 _WHOLE = re.compile(r"-?[0-9]{1,20}")
 _NUMBER = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?")
@@ -141,7 +142,7 @@ _READERS: Final[dict[int, Read]] = {
     FieldDescriptor.TYPE_STRING: _read_string,
     FieldDescriptor.TYPE_BYTES: _read_bytes,
     FieldDescriptor.TYPE_BOOL: _read_bool,
-    FieldDescriptor.TYPE_FLOAT: _float_reader(FLOAT32_MAX),
+    FieldDescriptor.TYPE_FLOAT: _float_reader(_FLOAT32_MAX),
     FieldDescriptor.TYPE_DOUBLE: _float_reader(1.7976931348623157e308),
     FieldDescriptor.TYPE_INT32: _INT32,
     FieldDescriptor.TYPE_SINT32: _INT32,

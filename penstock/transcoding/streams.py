@@ -22,7 +22,7 @@ from google.rpc import status_pb2
 
 from penstock.errors import PenstockError
 from penstock.transcoding.exchange import ClientLeft, Exchange, unexpected
-from penstock.transcoding.rendering import Render, dump
+from penstock.transcoding.rendering import Render, Renderers, dump
 from penstock.transcoding.wellknown import STATUS
 from penstock.wire import to_status
 
@@ -42,17 +42,20 @@ class StreamShape:
     oneof: str
     error_field: str
     render: Render
+    render_status: Render
     message: type[Message]
 
     @classmethod
-    def of(cls, descriptor: Descriptor, render: Render) -> "StreamShape":
+    def of(cls, descriptor: Descriptor, renderers: Renderers) -> "StreamShape":
+        """The shape of a message type."""
         oneofs = [oneof.name for oneof in descriptor.oneofs if len(oneof.fields) > 1]
         error = descriptor.fields_by_name.get(ERROR)
         has_error = error is not None and error.message_type is not None and error.message_type.full_name == STATUS
         return cls(
             oneof=oneofs[0] if len(oneofs) == 1 else "",
             error_field=ERROR if has_error else "",
-            render=render,
+            render=renderers.of(descriptor),
+            render_status=renderers.of(status_pb2.Status.DESCRIPTOR),
             message=GetMessageClass(descriptor),
         )
 
@@ -66,7 +69,7 @@ class StreamShape:
             failure = self.message()
             getattr(failure, self.error_field).MergeFromString(status.SerializeToString())
             return self.render(failure)
-        return {ERROR: {"code": status.code, "message": status.message}}
+        return {ERROR: self.render_status(status)}
 
 
 class StreamAnswer:
