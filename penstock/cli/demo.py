@@ -24,7 +24,7 @@ from penstock.errors import AlreadyExists, NotFound, PenstockError, Unavailable
 
 COLLECTION: Final = "squad"
 FLOW: Final = "rag"
-QUESTION: Final = "How many tackles did Luke Kuechly register?"
+QUESTION: Final = "Where did Tesla live for much of his life?"
 INGEST_BATCH: Final = 16
 HTTP_TIMEOUT_S: Final = 120.0
 
