@@ -15,10 +15,10 @@ from typing import Any, Final, Protocol
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 
-from penstock.errors import Cancelled, MessageTooLarge, MethodNotAllowed, PenstockError
+from penstock.errors import MessageTooLarge, MethodNotAllowed, PenstockError
 from penstock.transcoding.binding import Binder
 from penstock.transcoding.context import HttpContext, timeout_s
-from penstock.transcoding.exchange import ClientLeft, Exchange, Receive, Scope, Send, unexpected
+from penstock.transcoding.exchange import ClientLeft, Exchange, Receive, Scope, Send, inner_cancellation, unexpected
 from penstock.transcoding.openapi import openapi
 from penstock.transcoding.reading import Readers
 from penstock.transcoding.rendering import Render, Renderers, dump
@@ -153,7 +153,8 @@ class Transcoder:
     async def _call_unary(
         self, exchange: Exchange, endpoint: _Endpoint, request: Message | PenstockError, context: HttpContext
     ) -> None:
-        response = await self._dispatcher.unary(endpoint.method, request, context)
+        with inner_cancellation():
+            response = await self._dispatcher.unary(endpoint.method, request, context)
         value = getattr(response, endpoint.response_body) if endpoint.response_body else response
         await exchange.answer(200, dump(endpoint.render(value) if endpoint.render else value))
 
@@ -165,8 +166,11 @@ class Transcoder:
         request: Message | PenstockError,
         context: HttpContext,
     ) -> None:
-        messages = self._dispatcher.stream(endpoint.method, request, context)
-        await StreamAnswer(exchange, shape, heartbeat_s=self._heartbeat_s).relay(messages)
+        answer = StreamAnswer(exchange, shape, heartbeat_s=self._heartbeat_s)
+        if exchange.wants_body:
+            await answer.relay(self._dispatcher.stream(endpoint.method, request, context))
+        else:
+            await answer.end()
 
     async def _answer_health(self, exchange: Exchange) -> None:
         await exchange.answer(200, b'{"status":"alive"}')
@@ -211,9 +215,7 @@ async def _while_client_stays(exchange: Exchange, work: Coroutine[Any, Any, None
         current = asyncio.current_task()
         if current is not None and current.cancelling():
             raise
-        if watch.done():
-            raise ClientLeft from None
-        raise Cancelled("the call was cancelled inside the service") from None
+        raise ClientLeft from None
     finally:
         watch.cancel()
 

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote, quote_from_bytes
 
@@ -11,6 +12,7 @@ from google.protobuf import json_format
 
 from penstock.errors import (
     INTERNAL_MESSAGE,
+    Cancelled,
     DeadlineExceeded,
     Internal,
     MalformedRequest,
@@ -148,6 +150,18 @@ def unexpected(error: Exception, doing: str) -> Internal:
     """What the caller sees of an exception that is not ours. The log has the whole of it."""
     _log.error("%s failed", doing, exc_info=error)
     return Internal(INTERNAL_MESSAGE)
+
+
+@contextmanager
+def inner_cancellation() -> Iterator[None]:
+    """Makes an error of a cancellation that came from inside the service, and not from who cancelled this task."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise Cancelled("the call was cancelled inside the service") from None
 
 
 def _error_headers(error: PenstockError) -> list[tuple[bytes, bytes]]:

@@ -71,7 +71,7 @@ class Schemas:
     def message_without(self, message: Descriptor, left_out: Collection[str]) -> Json:
         """The schema of a message without some of its fields."""
         properties = {field.name: self.field(field) for field in message.fields if field.name not in left_out}
-        schema: Json = {"type": "object", "properties": properties, "additionalProperties": False}
+        schema: Json = {"type": "object", "properties": properties}
         return _described(schema, message.full_name)
 
     def field(self, field: FieldDescriptor) -> Json:

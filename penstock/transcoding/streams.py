@@ -21,7 +21,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 
 from penstock.errors import PenstockError
-from penstock.transcoding.exchange import ClientLeft, Exchange, unexpected
+from penstock.transcoding.exchange import ClientLeft, Exchange, inner_cancellation, unexpected
 from penstock.transcoding.rendering import Render, Renderers, dump
 from penstock.transcoding.wellknown import STATUS
 from penstock.wire import to_status
@@ -79,7 +79,8 @@ class StreamAnswer:
         self._exchange = exchange
         self._shape = shape
         self._heartbeat_s = heartbeat_s
-        self._lines = JSON_LINES in exchange.headers.get("accept", "")
+        accepted = exchange.headers.get("accept", "")
+        self._lines = JSON_LINES in accepted and SSE not in accepted
         self._writing = asyncio.Lock()  # The heartbeat writes too, and the head must go out once and first.
         self._clock = asyncio.get_running_loop().time
         self._written_at = self._clock()
@@ -92,9 +93,10 @@ class StreamAnswer:
         """
         heartbeat = None if self._lines else asyncio.create_task(self._beat())
         try:
-            async for message in messages:
-                await self._send_message(message)
-            await self._end()
+            with inner_cancellation():
+                async for message in messages:
+                    await self._send_message(message)
+            await self.end()
         except ClientLeft:
             raise
         except PenstockError as error:
@@ -106,23 +108,25 @@ class StreamAnswer:
                 heartbeat.cancel()
             await _close(messages)
 
-    async def _send_message(self, message: Message) -> None:
-        event = self._shape.event(message)
-        await self._write(self._framed(event, self._shape.render(message)))
-        self._last_event = event
-
-    async def _end(self) -> None:
+    async def end(self) -> None:
+        """Ends a stream that has gone well."""
         ending = b""
         if self._last_event not in (DONE, ERROR):
             ending = self._framed(DONE, {DONE: {}} if self._lines else {})
         await self._write(ending, more=False)
+
+    async def _send_message(self, message: Message) -> None:
+        event = self._shape.event(message)
+        await self._write(self._framed(event, self._shape.render(message)))
+        self._last_event = event
 
     async def _fail(self, error: PenstockError) -> None:
         async with self._writing:
             if not self._exchange.started:
                 raise error
         ending = b""
-        if self._last_event != ERROR:  # The dispatcher may have put the failure into the stream itself.
+        # The dispatcher may have put the failure into the stream itself; and nothing comes after the end.
+        if self._last_event not in (DONE, ERROR):
             ending = self._framed(ERROR, self._shape.failure(to_status(error)))
         await self._write(ending, more=False)
 
@@ -132,14 +136,11 @@ class StreamAnswer:
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
         async with self._writing:
-            await self._write_alone(data, more=more)
-
-    async def _write_alone(self, data: bytes, *, more: bool) -> None:
-        if not self._exchange.started:
-            kind = JSON_LINES if self._lines else SSE
-            await self._exchange.start(200, ((b"content-type", kind.encode()), *_HEAD))
-        await self._exchange.write(data, more=more)
-        self._written_at = self._clock()
+            if not self._exchange.started:
+                kind = JSON_LINES if self._lines else SSE
+                await self._exchange.start(200, ((b"content-type", kind.encode()), *_HEAD))
+            await self._exchange.write(data, more=more)
+            self._written_at = self._clock()
 
     async def _beat(self) -> None:
         """Writes a comment whenever nothing has been written for a while."""

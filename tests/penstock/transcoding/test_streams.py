@@ -74,6 +74,23 @@ async def test_a_failure_before_the_first_message_is_an_ordinary_error(client, d
     assert (await stream_flow(client)).status == error.code.http_status
 
 
+async def test_a_stream_that_is_cancelled_inside_the_service_says_so(client, dispatcher):
+    async def cancelled(_request):
+        yield flow_pb2.StreamFlowResponse(**TOKEN)
+        raise asyncio.CancelledError
+
+    dispatcher.answers["StreamFlow"] = cancelled
+    answer = await stream_flow(client)
+    assert answer.sse[-1][1]["error"]["details"][0]["reason"] == "CANCELLED"
+    assert answer.complete
+
+
+async def test_head_of_a_stream_does_not_start_it(library_client, dispatcher):
+    answer = await library_client.call("HEAD", "/v1/books:watch")
+    assert (answer.status, answer.headers["content-type"], answer.body) == (200, "text/event-stream", b"")
+    assert dispatcher.calls == []
+
+
 async def test_a_wrong_request_of_a_stream_is_an_ordinary_error(client):
     answer = await client.call("POST", "/v1/flows/a:stream", b"{")
     assert (answer.status, answer.reason) == (400, "MALFORMED_REQUEST")
@@ -105,6 +122,13 @@ async def test_a_failure_that_the_runtime_put_into_the_stream_is_told_once(clien
     assert [name for name, _ in (await stream_flow(client)).sse] == ["token", "error"]
 
 
+async def test_nothing_comes_after_the_end(client, dispatcher):
+    dispatcher.answers["StreamFlow"] = events(DONE, then=errors.NotReady("leaving"))
+    answer = await stream_flow(client)
+    assert [name for name, _ in answer.sse] == ["done"]
+    assert answer.complete
+
+
 async def test_a_stream_whose_messages_have_no_error_field_fails_in_band_all_the_same(
     library_client, dispatcher, library_message
 ):
@@ -126,6 +150,8 @@ async def test_json_lines_are_given_to_who_asks_for_them(client, dispatcher):
     lines = [json.loads(line) for line in answer.body.splitlines()]
     assert [next(iter(line)) for line in lines] == ["delta", "done"]
     dispatcher.answers["StreamFlow"] = events(TOKEN, then=errors.NotReady("leaving"))
+    both = await stream_flow(client, headers={"accept": "text/event-stream, application/x-ndjson;q=0.5"})
+    assert both.headers["content-type"] == "text/event-stream"
     answer = await stream_flow(client, headers={"accept": "application/x-ndjson"})
     assert [next(iter(json.loads(line))) for line in answer.body.splitlines()] == ["token", "error"]
 
