@@ -1,0 +1,28 @@
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.errors import InvalidArgument
+from retrieval_svc.paging import key_after, page_token
+
+
+@given(st.text(min_size=1))
+def test_a_token_gives_back_its_key(key: str) -> None:
+    if key.isprintable():
+        assert key_after(page_token(key)) == key
+
+
+def test_no_token_is_the_first_page() -> None:
+    assert key_after("") == ""
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["garbage", "====", "ä", "MQ==", base64.b64encode(b"2key").decode(), base64.b64encode(b"1\xff\xfe").decode(), "MWtleQ"],
+)
+def test_garbage_is_no_token(token: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        key_after(token)
+    assert refused.value.metadata == {"field": "page_token"}
