@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.faults import quoted, violations_of
-from penstock.errors import Violation
+from gateway.faults import Faults, checked, quoted
 
 SCHEMA_NAME: Final = "penstock.flow.v1"
 DOCUMENT_BYTES_MAX: Final = 2**20
 NODES_MAX: Final = 256
 EDGES_MAX: Final = 2048
 DEPTH_MAX: Final = 32
+OUTLINE: Final = '{"nodes": [...], "edges": [...]}'
 NAME_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 REFERENCE_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,63}(\.[A-Za-z_][A-Za-z0-9_-]{0,63})?$"
 
@@ -71,7 +71,7 @@ class Parsed:
     content_hash: str
 
 
-def parse(text: str | bytes, faults: list[Violation]) -> Parsed | None:
+def parse(text: str | bytes, faults: Faults) -> Parsed | None:
     """Reads a document, adding what is wrong with it to `faults`. None: it is not even an object."""
     value = _load(text, faults)
     if value is None:
@@ -87,38 +87,35 @@ def parse(text: str | bytes, faults: list[Violation]) -> Parsed | None:
     )
 
 
-def _outline(value: dict[str, Any], faults: list[Violation]) -> FlowDocument:
-    """The document with its nodes and edges as they are; without them where the outline itself has faults there."""
-    try:
-        return FlowDocument.model_validate(value)
-    except ValidationError as error:
-        faults += violations_of(error, FlowDocument)
-    nodes, edges = value.get("nodes"), value.get("edges")
-    return FlowDocument.model_construct(
-        nodes=nodes[:NODES_MAX] if isinstance(nodes, list) else [], edges=edges[:EDGES_MAX] if isinstance(edges, list) else []
-    )
-
-
-def _load(text: str | bytes, faults: list[Violation]) -> Any:
-    """The JSON value, or None and a fault. Nothing but objects, no deeper than DEPTH_MAX, gets past this."""
+def _load(text: str | bytes, faults: Faults) -> dict[str, Any] | None:
+    """The JSON object, or None and a fault. Nothing nested deeper than DEPTH_MAX gets past this."""
     size = len(text.encode(errors="surrogatepass")) if isinstance(text, str) else len(text)
     if size > DOCUMENT_BYTES_MAX:
-        faults.append(Violation(message=f"the document has {size} bytes; at most {DOCUMENT_BYTES_MAX} are taken"))
+        faults.add(f"the document has {size} bytes; at most {DOCUMENT_BYTES_MAX} are taken")
         return None
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        faults.append(Violation(message=f"not JSON: {error}", suggestion='a flow is {"nodes": [...], "edges": [...]}'))
+        faults.add(f"not JSON: {error}", suggestion=OUTLINE)
         return None
     if not isinstance(value, dict):
-        faults.append(
-            Violation(message=f"must be a JSON object; found {quoted(value)}", suggestion='{"nodes": [...], "edges": [...]}')
-        )
+        faults.add(f"must be a JSON object; found {quoted(value)}", suggestion=OUTLINE)
         return None
     if _is_deeper(value, DEPTH_MAX):
-        faults.append(Violation(message=f"nested more than {DEPTH_MAX} deep"))
+        faults.add(f"nested more than {DEPTH_MAX} deep")
         return None
     return value
+
+
+def _outline(value: dict[str, Any], faults: Faults) -> FlowDocument:
+    """The document with its nodes and edges as they are; without them where the outline itself has faults there."""
+    document = checked(FlowDocument, value, faults)
+    if document is not None:
+        return document
+    nodes, edges = value.get("nodes"), value.get("edges")
+    return FlowDocument.model_construct(
+        nodes=nodes[:NODES_MAX] if isinstance(nodes, list) else [], edges=edges[:EDGES_MAX] if isinstance(edges, list) else []
+    )
 
 
 def _is_deeper(value: Any, limit: int) -> bool:
@@ -134,29 +131,22 @@ def _children(parent: dict[str, Any] | list[Any]) -> list[Any]:
     return list(parent.values()) if isinstance(parent, dict) else parent
 
 
-def _nodes(document: FlowDocument, faults: list[Violation]) -> tuple[tuple[NodeDocument, ...], frozenset[str]]:
+def _nodes(document: FlowDocument, faults: Faults) -> tuple[tuple[NodeDocument, ...], frozenset[str]]:
     nodes: dict[str, NodeDocument] = {}
     mentioned: set[str] = set()
     for index, raw in enumerate(document.nodes):
-        node_id = raw["id"] if isinstance(raw, dict) and isinstance(raw.get("id"), str) else ""
-        try:
-            node = NodeDocument.model_validate(raw)
-        except ValidationError as error:
+        node_id = raw["id"][:64] if isinstance(raw, dict) and isinstance(raw.get("id"), str) else ""
+        node = checked(NodeDocument, raw, faults, node_id=node_id, place=f"nodes[{index}]")
+        if node is None:
             mentioned.add(node_id)
-            faults += violations_of(error, NodeDocument, node_id=node_id[:64], place=f"nodes[{index}]")
-            continue
-        if node.id in nodes:
-            message, hint = "another node has this id", "give every node an id of its own"
-            faults.append(Violation(node_id=node.id, field=f"nodes[{index}].id", message=message, suggestion=hint))
-        nodes.setdefault(node.id, node)
+        elif node.id in nodes:
+            hint = "give every node an id of its own"
+            faults.add("another node has this id", node_id=node.id, field=f"nodes[{index}].id", suggestion=hint)
+        else:
+            nodes[node.id] = node
     return tuple(nodes.values()), frozenset(mentioned)
 
 
-def _edges(document: FlowDocument, faults: list[Violation]) -> tuple[tuple[int, EdgeDocument], ...]:
-    edges = []
-    for index, raw in enumerate(document.edges):
-        try:
-            edges.append((index, EdgeDocument.model_validate(raw)))
-        except ValidationError as error:
-            faults += violations_of(error, EdgeDocument, place=f"edges[{index}]")
-    return tuple(edges)
+def _edges(document: FlowDocument, faults: Faults) -> tuple[tuple[int, EdgeDocument], ...]:
+    edges = ((index, checked(EdgeDocument, raw, faults, place=f"edges[{index}]")) for index, raw in enumerate(document.edges))
+    return tuple((index, edge) for index, edge in edges if edge is not None)

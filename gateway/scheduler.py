@@ -7,7 +7,7 @@ of which are cancelled and awaited before `execute` leaves, whether by an error 
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -49,13 +49,18 @@ class Plan:
 def plan(flow: Flow, work: Mapping[str, Work], tracer: trace.Tracer) -> Plan:
     """The plan of a flow whose nodes do `work`, by their ids."""
     index = {node.id: position for position, node in enumerate(flow.nodes)}
+    arriving: dict[str, list[tuple[str, int, str]]] = defaultdict(list)
+    leaving: dict[str, list[int]] = defaultdict(list)
+    for edge in flow.edges:
+        arriving[edge.target].append((edge.target_port, index[edge.source], edge.source_port))
+        leaving[edge.source].append(index[edge.target])
     steps = tuple(
         Step(
             node_id=node.id,
             node_type=node.type,
             work=work[node.id],
-            bindings=tuple((e.target_port, index[e.source], e.source_port) for e in flow.edges if e.target == node.id),
-            feeds=tuple(index[edge.target] for edge in flow.edges if edge.source == node.id),
+            bindings=tuple(arriving[node.id]),
+            feeds=tuple(leaving[node.id]),
             span_attributes={semconv.PENSTOCK_NODE_ID: node.id, semconv.PENSTOCK_NODE_TYPE: node.type},
         )
         for node in flow.nodes

@@ -2,19 +2,18 @@
 
     validate -> parse (document.py) -> _node ... -> wire (wiring.py) -> _check_graph
 
-Each step adds faults to one list and goes on with what is sound, so that one attempt tells a writer all of them.
+Each step adds its faults to what the others found and goes on with what is sound, so that one attempt tells a writer all of
+them (up to faults.FAULTS_MAX).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import accumulate
 from typing import Final
 
-from pydantic import ValidationError
-
 from gateway.document import NodeDocument, Parsed, parse
-from gateway.faults import quoted, suggestion, violations_of
+from gateway.faults import Faults, checked, quoted, suggestion
 from gateway.flow_model import Edge, Flow, Node
 from gateway.nodes import NODE_TYPES
 from gateway.nodes.input import InputParams, declared
@@ -25,6 +24,7 @@ from penstock.errors import InvalidFlow, Violation
 
 # A refusal travels in the trailers of a call, which hold 8 KiB with all their encoding. ValidateFlow lists everything.
 REFUSAL_CHARS_MAX: Final = 4000
+CYCLE_SHOWN_MAX: Final = 12
 
 
 def validate(document: str | bytes) -> Flow:
@@ -37,10 +37,10 @@ def validate(document: str | bytes) -> Flow:
 
 def examine(document: str | bytes) -> tuple[Flow | None, tuple[Violation, ...]]:
     """The flow, or every fault of the document."""
-    faults: list[Violation] = []
+    faults = Faults()
     parsed = parse(document, faults)
     if parsed is None:
-        return None, tuple(faults)
+        return None, faults.told()
     nodes: dict[str, Node] = {}
     for written in parsed.nodes:
         node = _node(written, faults)
@@ -49,7 +49,7 @@ def examine(document: str | bytes) -> tuple[Flow | None, tuple[Violation, ...]]:
     broken = parsed.mentioned | {written.id for written in parsed.nodes if written.id not in nodes}
     wiring = wire(parsed.edges, nodes, broken, faults)
     ordered = _check_graph(nodes, wiring, is_whole=bool(nodes) and not broken, faults=faults)
-    return (None if faults else _flow(parsed, nodes.values(), ordered, wiring.edges)), tuple(faults)
+    return (None if faults else _flow(parsed, nodes.values(), ordered, wiring.edges)), faults.told()
 
 
 def refusal(faults: Iterable[Violation]) -> InvalidFlow:
@@ -62,24 +62,22 @@ def refusal(faults: Iterable[Violation]) -> InvalidFlow:
     return InvalidFlow(f"the flow has {count}: {every[0]}{more}", violations=sent)
 
 
-def _node(written: NodeDocument, faults: list[Violation]) -> Node | None:
+def _node(written: NodeDocument, faults: Faults) -> Node | None:
     spec = NODE_TYPES.get(written.type)
     if spec is None:
         message, hint = f"unknown node type {quoted(written.type)}", suggestion(written.type, NODE_TYPES, "node types")
-        faults.append(Violation(node_id=written.id, field="type", message=message, suggestion=hint))
+        faults.add(message, node_id=written.id, field="type", suggestion=hint)
         return None
     model = _one_of(spec.params, written, faults) if isinstance(spec.params, OneOf) else spec.params
     if model is None:
         return None
-    try:
-        params = model.model_validate(written.params)
-    except ValidationError as error:
-        faults += violations_of(error, model, node_id=written.id, place="params")
+    params = checked(model, written.params, faults, node_id=written.id, place="params")
+    if params is None:
         return None
     return Node(id=written.id, type=written.type, params=params, ports=spec.ports(params))
 
 
-def _one_of(choice: OneOf, written: NodeDocument, faults: list[Violation]) -> type[NodeParams] | None:
+def _one_of(choice: OneOf, written: NodeDocument, faults: Faults) -> type[NodeParams] | None:
     key = written.params.get(choice.key)
     if isinstance(key, str) and key in choice.models:
         return choice.models[key]
@@ -87,47 +85,40 @@ def _one_of(choice: OneOf, written: NodeDocument, faults: list[Violation]) -> ty
         message, hint = f"unknown {choice.key} {quoted(key)}", suggestion(str(key), choice.models, "known")
     else:
         message, hint = "is required", f"one of: {', '.join(choice.models)}"
-    faults.append(Violation(node_id=written.id, field=f"params.{choice.key}", message=message, suggestion=hint))
+    faults.add(message, node_id=written.id, field=f"params.{choice.key}", suggestion=hint)
     return None
 
 
-def _check_graph(nodes: Mapping[str, Node], wiring: Wiring, *, is_whole: bool, faults: list[Violation]) -> tuple[Node, ...]:
+def _check_graph(nodes: Mapping[str, Node], wiring: Wiring, *, is_whole: bool, faults: Faults) -> tuple[Node, ...]:
     """The nodes in an order in which they can run. `is_whole` is false when nodes are missing because of their faults."""
-    faults += _missing_inputs(nodes, wiring)
+    _check_inputs(nodes, wiring, faults)
     if is_whole and not any(node.type == "output" for node in nodes.values()):
-        faults.append(Violation(field="nodes", message="no node of type output", suggestion="add one: a run returns its value"))
-    faults += _taken_names(nodes.values(), "input") + _taken_names(nodes.values(), "output")
+        faults.add("no node of type output", field="nodes", suggestion="add one: a run returns its value")
+    for kind in ("input", "output"):
+        _check_names([node for node in nodes.values() if node.type == kind], kind, faults)
     return _ordered(nodes, wiring.edges, faults)
 
 
-def _missing_inputs(nodes: Mapping[str, Node], wiring: Wiring) -> list[Violation]:
+def _check_inputs(nodes: Mapping[str, Node], wiring: Wiring, faults: Faults) -> None:
     connected = {(edge.target, edge.target_port) for edge in wiring.edges}
-    return [
-        Violation(
-            node_id=node.id,
-            field=f"inputs.{port.name}",
-            message=f"the input {port.name!r} is not connected",
-            suggestion=f'add an edge with the target "{node.id}.{port.name}"',
-        )
-        for node in nodes.values()
-        for port in node.ports.inputs
-        if (node.id, port.name) not in connected and node.id not in wiring.unsettled
-    ]
+    for node in nodes.values():
+        for port in node.ports.inputs:
+            if (node.id, port.name) not in connected and node.id not in wiring.unsettled:
+                message, hint = (
+                    f"the input {port.name!r} is not connected",
+                    f'add an edge with the target "{node.id}.{port.name}"',
+                )
+                faults.add(message, node_id=node.id, field=f"inputs.{port.name}", suggestion=hint)
 
 
-def _taken_names(nodes: Iterable[Node], kind: str) -> list[Violation]:
-    named = [(node, _run_name(node)) for node in nodes if node.type == kind]
-    counts = Counter(name for _, name in named)
-    return [
-        Violation(
-            node_id=node.id,
-            field="params.name",
-            message=f"another {kind} node has the name {name!r} too",
-            suggestion=f"give each {kind} node a name of its own",
-        )
-        for node, name in named
-        if counts[name] > 1
-    ]
+def _check_names(nodes: Sequence[Node], kind: str, faults: Faults) -> None:
+    """Of the names under which runs give or get values, each is one node's."""
+    counts = Counter(_run_name(node) for node in nodes)
+    for node in nodes:
+        name = _run_name(node)
+        if counts[name] > 1:
+            message, hint = f"another {kind} node has the name {name!r} too", f"give each {kind} node a name of its own"
+            faults.add(message, node_id=node.id, field="params.name", suggestion=hint)
 
 
 def _run_name(node: Node) -> str:
@@ -135,7 +126,7 @@ def _run_name(node: Node) -> str:
     return params.name or node.id
 
 
-def _ordered(nodes: Mapping[str, Node], edges: Iterable[Edge], faults: list[Violation]) -> tuple[Node, ...]:
+def _ordered(nodes: Mapping[str, Node], edges: Iterable[Edge], faults: Faults) -> tuple[Node, ...]:
     sorter: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(nodes, ()))
     for edge in edges:
         sorter.add(edge.target, edge.source)
@@ -143,8 +134,8 @@ def _ordered(nodes: Mapping[str, Node], edges: Iterable[Edge], faults: list[Viol
         return tuple(nodes[node_id] for node_id in sorter.static_order())
     except CycleError as error:
         cycle: list[str] = error.args[1]
-        message = f"the edges form a cycle: {' -> '.join(cycle)}"
-        faults.append(Violation(node_id=cycle[0], field="edges", message=message, suggestion="remove one of these edges"))
+        path = " -> ".join(cycle if len(cycle) <= CYCLE_SHOWN_MAX else [*cycle[:CYCLE_SHOWN_MAX], "...", cycle[-1]])
+        faults.add(f"the edges form a cycle: {path}", node_id=cycle[0], field="edges", suggestion="remove one of these edges")
         return ()
 
 

@@ -5,16 +5,15 @@ named like the source node; the only one that is left; for a prompt, by conventi
 documents or passages, a text into question, query or input. What is still unclear is a fault that lists the ports.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from gateway.document import EdgeDocument
-from gateway.faults import suggestion
+from gateway.faults import Faults, listed, suggestion
 from gateway.flow_model import Edge, InputPort, Node, OutputPort
 from gateway.values import PortType
-from penstock.errors import Violation
 
 CONVENTIONS: Final[dict[PortType, tuple[str, ...]]] = {
     PortType.DOCUMENTS: ("context", "documents", "passages"),
@@ -46,12 +45,14 @@ class Wiring:
 
 
 def wire(
-    edges: Iterable[tuple[int, EdgeDocument]], nodes: Mapping[str, Node], mentioned: frozenset[str], faults: list[Violation]
+    edges: Iterable[tuple[int, EdgeDocument]], nodes: Mapping[str, Node], mentioned: frozenset[str], faults: Faults
 ) -> Wiring:
     """Connects `nodes` by edges with their index in the document. Nodes in `mentioned` have faults that are already told."""
     arriving: dict[str, list[_End]] = defaultdict(list)
     written: dict[str, int] = defaultdict(int)
     for index, edge in edges:
+        if faults.full:
+            break
         written[edge.target.partition(".")[0]] += 1
         end = _end(index, edge, nodes, mentioned, faults)
         if end is not None:
@@ -66,15 +67,13 @@ def wire(
     return Wiring(edges=tuple(wired), unsettled=frozenset(unsettled))
 
 
-def _end(
-    index: int, edge: EdgeDocument, nodes: Mapping[str, Node], mentioned: frozenset[str], faults: list[Violation]
-) -> _End | None:
+def _end(index: int, edge: EdgeDocument, nodes: Mapping[str, Node], mentioned: frozenset[str], faults: Faults) -> _End | None:
     source_id, _, source_port = edge.source.partition(".")
     target_id, _, target_port = edge.target.partition(".")
     for end, node_id in (("source", source_id), ("target", target_id)):
         if node_id not in nodes and node_id not in mentioned:
             hint = suggestion(node_id, mentioned.union(nodes) - {""}, "nodes")
-            faults.append(Violation(field=f"edges[{index}].{end}", message=f"there is no node {node_id!r}", suggestion=hint))
+            faults.add(f"there is no node {node_id!r}", field=f"edges[{index}].{end}", suggestion=hint)
     if source_id not in nodes or target_id not in nodes:
         return None
     output = _output(index, nodes[source_id], source_port, faults)
@@ -83,7 +82,7 @@ def _end(
     return _End(index=index, source=nodes[source_id], output=output, target=nodes[target_id], port=target_port)
 
 
-def _output(index: int, source: Node, port: str, faults: list[Violation]) -> OutputPort | None:
+def _output(index: int, source: Node, port: str, faults: Faults) -> OutputPort | None:
     outputs = {output.name: output for output in source.ports.outputs}
     if port in outputs:
         return outputs[port]
@@ -94,12 +93,12 @@ def _output(index: int, source: Node, port: str, faults: list[Violation]) -> Out
     elif port:
         message, hint = f"the node has no output {port!r}", suggestion(port, outputs, "its outputs")
     else:
-        message, hint = "the node has several outputs", f"name one of them: {', '.join(outputs)}"
-    faults.append(Violation(node_id=source.id, field=f"edges[{index}].source", message=message, suggestion=hint))
+        message, hint = "the node has several outputs", f"name one of them: {listed(outputs)}"
+    faults.add(message, node_id=source.id, field=f"edges[{index}].source", suggestion=hint)
     return None
 
 
-def _wire_target(target: Node, arriving: list[_End], faults: list[Violation]) -> list[Edge]:
+def _wire_target(target: Node, arriving: list[_End], faults: Faults) -> list[Edge]:
     free = {port.name: port for port in target.ports.inputs}
     bound = [(end, free.pop(end.port)) for end in arriving if end.port and _may_bind(end, free, faults)]
     bound += _infer([end for end in arriving if not end.port], free, faults)
@@ -108,7 +107,7 @@ def _wire_target(target: Node, arriving: list[_End], faults: list[Violation]) ->
     return [_edge(end, port) for end, port in bound]
 
 
-def _may_bind(end: _End, free: Mapping[str, InputPort], faults: list[Violation]) -> bool:
+def _may_bind(end: _End, free: Mapping[str, InputPort], faults: Faults) -> bool:
     if end.port in free:
         return True
     names = [port.name for port in end.target.ports.inputs]
@@ -116,22 +115,24 @@ def _may_bind(end: _End, free: Mapping[str, InputPort], faults: list[Violation])
         message, hint = f"the input {end.port!r} is connected twice", "an input takes one edge; remove the other"
     else:
         message, hint = f"the node has no input {end.port!r}", suggestion(end.port, names, "its inputs")
-    faults.append(Violation(node_id=end.target.id, field=f"{end.field}.target", message=message, suggestion=hint))
+    faults.add(message, node_id=end.target.id, field=f"{end.field}.target", suggestion=hint)
     return False
 
 
-def _infer(pending: list[_End], free: dict[str, InputPort], faults: list[Violation]) -> list[tuple[_End, InputPort]]:
+def _infer(pending: list[_End], free: dict[str, InputPort], faults: Faults) -> list[tuple[_End, InputPort]]:
     """Takes ports out of `free` for edges that name none."""
     bound: list[tuple[_End, InputPort]] = []
     for choose in (_named_like_source, _only_one_left, _by_convention, _only_one_left):
         choices = {end.index: choose(end, pending, free) for end in pending}
+        wanted = Counter(choices.values())
         for end in list(pending):
             name = choices[end.index]
             # A port that two edges would choose is neither's: which of them is meant cannot be known.
-            if name and list(choices.values()).count(name) == 1:
+            if name and wanted[name] == 1:
                 bound.append((end, free.pop(name)))
                 pending.remove(end)
-    faults += [_unclear(end, free) for end in pending]
+    for end in pending:
+        _add_unclear(end, free, faults)
     return bound
 
 
@@ -153,7 +154,7 @@ def _by_convention(end: _End, pending: list[_End], free: Mapping[str, InputPort]
     return next((name for name in conventional if name in free and free[name].variable), "")
 
 
-def _unclear(end: _End, free: Mapping[str, InputPort]) -> Violation:
+def _add_unclear(end: _End, free: Mapping[str, InputPort], faults: Faults) -> None:
     names = [port.name for port in end.target.ports.inputs]
     if not names:
         message, hint = f"a node of type {end.target.type!r} takes nothing from others", "remove the edge"
@@ -163,20 +164,20 @@ def _unclear(end: _End, free: Mapping[str, InputPort]) -> Violation:
         message, hint = f"the input {names[0]!r} is connected twice", "an input takes one edge; remove the other"
     elif not free:
         message = f"every input is connected; there is none left for {end.source.id!r}"
-        hint = f"its inputs: {', '.join(names)}; remove an edge"
+        hint = f"its inputs: {listed(names)}; remove an edge"
     else:
         message = f"it is not clear which input {end.source.id!r} feeds"
-        hint = f"write {end.target.id}.PORT with one of: {', '.join(free)}"
-    return Violation(node_id=end.target.id, field=f"{end.field}.target", message=message, suggestion=hint)
+        hint = f"write {end.target.id}.PORT with one of: {listed(free)}"
+    faults.add(message, node_id=end.target.id, field=f"{end.field}.target", suggestion=hint)
 
 
-def _check_types(end: _End, port: InputPort, faults: list[Violation]) -> None:
+def _check_types(end: _End, port: InputPort, faults: Faults) -> None:
     if end.output.type in port.accepts:
         return
     taken = " or ".join(sorted(kind.value for kind in port.accepts))
     message = f"{end.source.id}.{end.output.name} gives {end.output.type.value}, but {end.target.id}.{port.name} takes {taken}"
     hint = "put a node between them that converts it: a prompt, or a transform"
-    faults.append(Violation(node_id=end.target.id, field=end.field, message=message, suggestion=hint))
+    faults.add(message, node_id=end.target.id, field=end.field, suggestion=hint)
 
 
 def _edge(end: _End, port: InputPort) -> Edge:

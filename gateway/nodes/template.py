@@ -9,15 +9,21 @@ from gateway.values import bounded_join
 _PIECES: Final = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]{0,63})\}|[{}]")
 
 
+VARIABLES_MAX: Final = 64
+
+
 class Template:
     """A parsed template: literal texts with a variable after each but the last."""
 
     __slots__ = ("_literals", "_names", "variables")
 
     def __init__(self, text: str) -> None:
-        """Raises ValueError where a brace is neither a variable's nor doubled."""
+        """Raises ValueError where a brace is neither a variable's nor doubled, and for more than VARIABLES_MAX variables."""
         self._literals, self._names = _split(text)
         self.variables = tuple(dict.fromkeys(self._names))
+        if len(self.variables) > VARIABLES_MAX:
+            message = f"{len(self.variables)} variables; at most {VARIABLES_MAX}"
+            raise ValueError(message)
 
     def render(self, values: Mapping[str, str]) -> str:
         """The text with the variables' values in place. Raises MessageTooLarge."""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.document import DEPTH_MAX, DOCUMENT_BYTES_MAX, EDGES_MAX, NODES_MAX
+from gateway.faults import FAULTS_MAX
 from gateway.validation import examine, validate
 from penstock.errors import InvalidFlow, Violation
 from penstock.wire import to_status
@@ -227,9 +228,9 @@ def test_a_node_that_reaches_no_output_is_allowed() -> None:
 
 def test_a_refusal_carries_few_enough_faults_for_the_trailers_of_a_call() -> None:
     bad = [node(f"n{index}", "x" * 4000) for index in range(200)]
-    with pytest.raises(InvalidFlow, match=r"the flow has 200 faults: .*ValidateFlow lists all 200") as caught:
+    with pytest.raises(InvalidFlow, match=r"the flow has 100 faults: .*ValidateFlow lists all 100") as caught:
         validate(document(*bad, OUT, edges=["n0 > out"]))
-    assert 5 < len(caught.value.violations) < 200
+    assert 5 < len(caught.value.violations) < 100
     assert len(to_status(caught.value).SerializeToString()) < 6000
 
 
@@ -267,3 +268,32 @@ def test_the_examples_are_valid_and_the_two_spellings_say_the_same() -> None:
     assert set(flows["rag"].edges) == set(flows["rag-short"].edges)
     assert flows["rag"].nodes == flows["rag-short"].nodes
     assert "echo" in flows
+
+
+def hostile_documents() -> dict[str, str]:
+    """Documents made to take as long as they can: each has tens of thousands of faults or of parts."""
+    letters = "abcdefghijklmnopqrstuvwxyz" * 2
+    ids = [letters[shift:] + letters[:shift] + str(shift) for shift in range(26)]
+    known = [node(name + str(copy), "transform", operation="upper") for name in ids for copy in range(9)]
+    fields = {f"x{number}": 1 for number in range(80_000)}
+    variables = "".join(f"{{v{number}}}" for number in range(100_000))
+    prompt = node("p", "prompt", template=variables)
+    return {
+        "edges between misspelt nodes": document(*known, edges=[f"{letters}{n} > {letters[::-1]}{n}" for n in range(2048)]),
+        "unknown parameters": document(node("p", "generate", **fields), edges=[]),
+        "unknown fields": json.dumps(fields),
+        "unknown fields of a node": json.dumps({"nodes": [{"id": "a", "type": "input"} | fields]}),
+        "edges to one input": document(*known[:2], edges=[f"{known[0]['id']} > {known[1]['id']}"] * 2048),
+        "variables": document(node("a", "input"), prompt, edges=["a > p"] * 2048),
+        "braces": document(node("p", "prompt", template="{{" * 400_000), edges=[]),
+        "stop strings": document(node("p", "generate", stop=[""] * 200_000), edges=[]),
+        "a path": document(node("p", "transform", operation="get", path=[[]] * 200_000), edges=[]),
+    }
+
+
+@pytest.mark.parametrize("name", hostile_documents())
+@pytest.mark.timeout(20)
+def test_a_hostile_document_is_told_its_faults_in_bounded_time_and_space(name: str) -> None:
+    found = faults(hostile_documents()[name])
+    assert 1 <= len(found) <= FAULTS_MAX
+    assert sum(len(str(fault)) for fault in found) < 1500 * FAULTS_MAX
