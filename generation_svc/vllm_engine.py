@@ -7,6 +7,8 @@ room for the answer must be known before the engine gets them.
 import asyncio
 import itertools
 import logging
+import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,10 +66,11 @@ class VllmEngine:
     @classmethod
     async def start(cls, settings: GenerationSettings, *, on_death: Callable[[str], None]) -> "VllmEngine":
         """Loads the model, which takes tens of seconds. Raises FailedPrecondition when it cannot be loaded."""
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")  # It would tell its makers of every start.
         args = engine_args(settings)
         try:
             # In a thread, so that health and NOT_READY are answered meanwhile.
-            llm = await asyncio.to_thread(AsyncLLM.from_engine_args, args)
+            llm = await asyncio.to_thread(_load, args)
         except Exception as error:
             message = f"vLLM cannot load {args.model}: {error}; its log above has the whole of it"
             raise FailedPrecondition(message) from error
@@ -191,6 +194,16 @@ def engine_args(settings: GenerationSettings) -> AsyncEngineArgs:
         # Its statistics carry the timestamps of our spans.
         disable_log_stats=False,
     )
+
+
+def _load(args: AsyncEngineArgs) -> Any:
+    # vLLM's processes inherit what this thread blocks. Ctrl-C goes to the whole group, and they would leave at once, in the
+    # middle of the answers for which the service still waits.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return AsyncLLM.from_engine_args(args)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _precision(model_config: Any) -> str:
