@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -16,7 +17,7 @@ SHORTER: Final = (("penstock.flow.v1.", ""), ("penstock.retrieval.v1.", ""), ("p
 SHOWN: Final = {semconv.PENSTOCK_HIT_COUNT: "hits", semconv.GEN_AI_USAGE_OUTPUT_TOKENS: "tokens"}
 
 
-def trace_tree(spans: Sequence[Span]) -> Table:
+def trace_tree(spans: Sequence[Span]) -> Group:
     """One trace's spans: what ran under what, in which process, when and for how long.
 
     A span whose parent is not among them is a root.
@@ -24,7 +25,7 @@ def trace_tree(spans: Sequence[Span]) -> Table:
     begin_ns = min(span.start_ns for span in spans)
     whole_ns = max(1, max(span.end_ns for span in spans) - begin_ns)
     title = f"trace {spans[0].trace_id}, {whole_ns / 1e6:.1f} ms"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 1, 0, 0))
+    table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
     table.add_column(no_wrap=True, overflow="ellipsis", max_width=NAME_WIDTH)
     table.add_column(no_wrap=True, min_width=10)
     table.add_column(no_wrap=True, min_width=9, justify="right")
@@ -34,7 +35,7 @@ def trace_tree(spans: Sequence[Span]) -> Table:
         name = Text.assemble((prefix, "dim"), (_name(span), "red" if span.failed else ""))
         bar = Text(_bar(span, begin_ns, whole_ns), colour)
         table.add_row(name, Text(span.service, colour), f"{span.duration_ms:.1f} ms", bar)
-    return table
+    return Group(Text(title, "bold"), table)  # A table's own title would be folded to its width.
 
 
 def _ordered(spans: Sequence[Span]) -> Iterator[tuple[str, Span]]:

@@ -1,0 +1,72 @@
+"""The commands of the README, run as a user runs them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.model, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+PENSTOCK = Path(sys.executable).parent / "penstock"
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PENSTOCK, *arguments], cwd=ROOT, env=os.environ | environment, check=False, capture_output=True, text=True, timeout=280
+    )
+
+
+def test_the_demo_answers_over_grpc_and_http_shows_the_trace_and_exits_0(tmp_path: Path) -> None:
+    done = run("demo", "--data-dir", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "240/240" in done.stdout + done.stderr
+    assert done.stdout.count("New York") >= 2, "the answer, over gRPC and over HTTP"
+    for service in ("gateway", "retrieval", "generation"):
+        assert f"{service} " in done.stdout[done.stdout.index("trace ") :]
+    again = run("demo", "--data-dir", str(tmp_path))
+    assert again.returncode == 0
+    assert "240/240" not in again.stdout + again.stderr, "the second run reuses what the first ingested"
+
+
+def test_a_demo_that_fails_names_the_service_and_why(tmp_path: Path) -> None:
+    done = run("demo", "--data-dir", str(tmp_path), PENSTOCK_GENERATION_MODEL="package:no_such_package/model.gguf")
+    assert done.returncode == 1
+    assert "starting the services failed" in done.stderr
+    assert "generation" in done.stderr
+    assert "no_such_package" in done.stderr
+
+
+def test_up_keeps_running_and_drains_on_ctrl_c(tmp_path: Path) -> None:
+    ports = {
+        f"PENSTOCK_{name}_{kind}_ADDRESS": "127.0.0.1:0"
+        for name in ("GATEWAY", "RETRIEVAL", "GENERATION")
+        for kind in ("GRPC", "HTTP")
+    }
+    output = (tmp_path / "out").open("w+")
+    process = subprocess.Popen(
+        [PENSTOCK, "up", "--data-dir", str(tmp_path), "--examples", ""],
+        cwd=ROOT, env=os.environ | ports, stdout=output, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        for _ in range(1200):
+            if "Ctrl-C" in (tmp_path / "out").read_text():
+                break
+            time.sleep(0.1)
+        children = psutil.Process(process.pid).children()
+        assert len(children) == 3
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    finally:
+        process.kill()
+        output.close()
+    text = (tmp_path / "out").read_text()
+    assert "curl" in text
+    assert "grpcurl" in text
+    assert "stopped" in text
