@@ -2,15 +2,14 @@
 
 import base64
 import binascii
-from typing import Any
 
-from google.protobuf import struct_pb2, timestamp_pb2
+from google.protobuf import timestamp_pb2
 
 from gateway.execution import Event, NodeFinished, NodeStarted, RunResult, SourcesFound, Token
 from gateway.flows import FLOW_ID, StoredFlow
-from gateway.structs import from_struct, to_struct
+from gateway.structs import to_struct
 from gateway.values import Document
-from penstock.errors import InvalidArgument, InvalidInputs, Violation
+from penstock.errors import InvalidArgument, Violation
 from penstock.flow.v1 import flow_pb2
 
 _COLLECTION = "flows/"
@@ -41,14 +40,6 @@ def after(page_token: str) -> str:
 def page_token(next_after: str) -> str:
     """An opaque token; empty where there is no next page."""
     return base64.urlsafe_b64encode(next_after.encode()).decode()
-
-
-def inputs(struct: struct_pb2.Struct) -> dict[str, Any]:
-    """A run's inputs. Raises InvalidInputs where they are nested deeper than a value may be."""
-    try:
-        return from_struct(struct)
-    except RecursionError as error:
-        raise InvalidInputs("the inputs are nested too deep") from error
 
 
 def flow(stored: StoredFlow) -> flow_pb2.Flow:

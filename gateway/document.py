@@ -15,12 +15,12 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.faults import Faults, checked, quoted
+from gateway.values import DEPTH_MAX, is_deeper
 
 SCHEMA_NAME: Final = "penstock.flow.v1"
 DOCUMENT_BYTES_MAX: Final = 2**20
 NODES_MAX: Final = 256
 EDGES_MAX: Final = 2048
-DEPTH_MAX: Final = 32
 OUTLINE: Final = '{"nodes": [...], "edges": [...]}'
 NAME_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 REFERENCE_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,63}(\.[A-Za-z_][A-Za-z0-9_-]{0,63})?$"
@@ -101,7 +101,7 @@ def _load(text: str | bytes, faults: Faults) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         faults.add(f"must be a JSON object; found {quoted(value)}", suggestion=OUTLINE)
         return None
-    if _is_deeper(value, DEPTH_MAX):
+    if is_deeper(value, DEPTH_MAX):
         faults.add(f"nested more than {DEPTH_MAX} deep")
         return None
     return value
@@ -116,19 +116,6 @@ def _outline(value: dict[str, Any], faults: Faults) -> FlowDocument:
     return FlowDocument.model_construct(
         nodes=nodes[:NODES_MAX] if isinstance(nodes, list) else [], edges=edges[:EDGES_MAX] if isinstance(edges, list) else []
     )
-
-
-def _is_deeper(value: Any, limit: int) -> bool:
-    level = [value]
-    for _ in range(limit):
-        level = [child for parent in level if isinstance(parent, dict | list) for child in _children(parent)]
-        if not level:
-            return False
-    return True
-
-
-def _children(parent: dict[str, Any] | list[Any]) -> list[Any]:
-    return list(parent.values()) if isinstance(parent, dict) else parent
 
 
 def _nodes(document: FlowDocument, faults: Faults) -> tuple[tuple[NodeDocument, ...], frozenset[str]]:

@@ -5,6 +5,7 @@ from contextlib import aclosing
 
 from gateway import conversion
 from gateway.flows import Flows
+from gateway.structs import from_struct
 from penstock.dispatcher import CallContext
 from penstock.flow.v1 import flow_pb2, flow_pb2_grpc
 
@@ -51,7 +52,7 @@ class RunServicer(flow_pb2_grpc.RunServiceServicer):
     async def RunFlow(self, request: flow_pb2.RunFlowRequest, context: CallContext) -> flow_pb2.RunFlowResponse:  # noqa: ARG002
         name = conversion.flow_id(request.name)
         compiled = await self._flows.compiled(name)
-        return conversion.result(await compiled.run(conversion.inputs(request.inputs), name=name))
+        return conversion.result(await compiled.run(from_struct(request.inputs), name=name))
 
     async def StreamFlow(
         self,
@@ -60,6 +61,6 @@ class RunServicer(flow_pb2_grpc.RunServiceServicer):
     ) -> AsyncIterator[flow_pb2.StreamFlowResponse]:
         name = conversion.flow_id(request.name)
         compiled = await self._flows.compiled(name)
-        async with aclosing(compiled.events(conversion.inputs(request.inputs), name=name)) as events:
+        async with aclosing(compiled.events(from_struct(request.inputs), name=name)) as events:
             async for event in events:
                 yield conversion.event(event)

@@ -7,7 +7,7 @@ from google.protobuf import struct_pb2
 
 
 def from_struct(struct: struct_pb2.Struct) -> dict[str, Any]:
-    """A Struct as a dict. Its numbers are floats."""
+    """A Struct as a dict. Its numbers are floats; protobuf itself reads none that is nested deeper than 100 messages."""
     return {name: _from_value(value) for name, value in struct.fields.items()}
 
 

@@ -12,7 +12,8 @@ from penstock.errors import MessageTooLarge
 TEXT_CHARS_MAX: Final = 4 * 2**20
 """Longest text that a node makes. Templates and replacements multiply what they are given; this is where it ends."""
 
-JsonObject = dict[str, Any]
+DEPTH_MAX: Final = 32
+"""Deepest nesting of a JSON value that is read from a text. Protobuf, which carries it on, has a limit of its own."""
 
 
 class PortType(Enum):
@@ -100,3 +101,17 @@ def check_chars(count: int) -> None:
             f"the text would have {count} characters, more than the {TEXT_CHARS_MAX} that a node may make",
             metadata={"limit": str(TEXT_CHARS_MAX)},
         )
+
+
+def is_deeper(value: Any, limit: int) -> bool:
+    """Whether a JSON value is nested more than `limit` deep. Does not recurse itself."""
+    level = [value]
+    for _ in range(limit):
+        level = [child for parent in level if isinstance(parent, dict | list) for child in _children(parent)]
+        if not level:
+            return False
+    return True
+
+
+def _children(parent: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(parent.values()) if isinstance(parent, dict) else parent

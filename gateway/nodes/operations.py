@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 
 from gateway.nodes.spec import NodeParams
 from gateway.nodes.template import Template, checked_for
-from gateway.values import Document, PortType, as_json, as_text, bounded_join, check_chars
+from gateway.values import DEPTH_MAX, Document, PortType, as_json, as_text, bounded_join, check_chars, is_deeper
 from penstock.errors import FailedPrecondition
 
 LIST_ITEMS_MAX: Final = 10_000
@@ -181,9 +181,10 @@ class ParseJson(OrDefault):
         if len(value) > JSON_CHARS_MAX:
             return self._otherwise(f"the text has {len(value)} characters; at most {JSON_CHARS_MAX} are read as JSON")
         try:
-            return orjson.loads(value)
+            parsed = orjson.loads(value)
         except orjson.JSONDecodeError as error:
             return self._otherwise(f"the text is not JSON ({error})")
+        return self._otherwise(f"the JSON is nested more than {DEPTH_MAX} deep") if is_deeper(parsed, DEPTH_MAX) else parsed
 
 
 class Get(OrDefault):

@@ -436,3 +436,15 @@ async def test_a_folder_of_flows_with_a_fault_stops_the_start(tmp_path: Path) ->
     with pytest.raises(PenstockError, match=r"bad\.json:\n  node 'loud' params.operation"):
         async with serving(tmp_path, flows_dir=flows):
             pass
+
+
+@pytest.mark.parametrize("depth", [40, 90, 400, 1000])
+async def test_inputs_nested_deep_are_run_or_refused_but_no_defect(stack: Stack, depth: int) -> None:
+    flow = document(node("j", "input", type="json"), node("o", "output"), edges=["j > o"])
+    await stack.flows.CreateFlow(pb.CreateFlowRequest(flow_id="same", document=flow))
+    body = '{"inputs": {"j": ' + "[" * depth + "]" * depth + "}}"
+    async with stack.http.post(
+        f"{stack.url}/v1/flows/same:run", data=body, headers={"content-type": "application/json"}
+    ) as response:
+        assert response.status in {200, 400}
+        assert "INTERNAL" not in await response.text()

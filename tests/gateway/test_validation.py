@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from gateway.document import DEPTH_MAX, DOCUMENT_BYTES_MAX, EDGES_MAX, NODES_MAX
+from gateway.document import DOCUMENT_BYTES_MAX, EDGES_MAX, NODES_MAX
 from gateway.faults import FAULTS_MAX
 from gateway.validation import examine, validate
+from gateway.values import DEPTH_MAX
 from penstock.errors import InvalidFlow, Violation
 from penstock.wire import to_status
 from tests.gateway.fakes import CHAT, ECHO, RAG, document, node

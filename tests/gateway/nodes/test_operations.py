@@ -58,6 +58,7 @@ def test_an_operation_does_what_its_name_says(made: Operation, given: object, ex
         (operation("select", index=5), ("a",), "the list has 1 items, none at 5"),
         (operation("parse_json"), "{not", "the text is not JSON"),
         (operation("parse_json"), "[" * 5000, "the text is not JSON"),
+        (operation("parse_json"), "[" * 33 + "]" * 33, "nested more than 32 deep"),
         (operation("parse_json"), " " * (2**20 + 1), "at most 1048576"),
         (operation("get", path=["a", "b"]), {"a": 1}, "the value has nothing at 'b'"),
     ],
