@@ -77,8 +77,8 @@ async def _main(service: Service, settings: ServiceSettings) -> int:
         log.error("%s could not start: %s", service.name, error.message)  # noqa: TRY400  # The message says what to do.
         return 1
     except asyncio.CancelledError:
-        log.warning("%s was asked twice and left without draining", service.name)
-        return 1
+        log.warning("%s left without draining: %s", service.name, stop.reason)
+        return stop.exit_code
     except Exception:
         log.exception("%s died", service.name)
         return 1
@@ -100,7 +100,7 @@ async def _serve(service: Service, settings: ServiceSettings, telemetry: Telemet
         async with stop.on_signals(), _http_serving(http):
             assembly = Assembly(settings=settings, dispatcher=dispatcher, telemetry=telemetry, stop=stop.because_of_failure)
             async with service.assemble(assembly):
-                dispatcher.ready = True
+                dispatcher.ready = stop.can_drain = True
                 await _set_health(healthy, service, health_pb2.HealthCheckResponse.SERVING)
                 _announce(service, settings, grpc_address, http.address if http else "")
                 yield
@@ -117,6 +117,7 @@ class _Stop:
 
     reason: str = ""
     exit_code: int = 0
+    can_drain: bool = False
     _event: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait(self) -> None:
@@ -138,10 +139,12 @@ class _Stop:
                 loop.remove_signal_handler(number)
 
     def _on_signal(self, number: signal.Signals, owner: "asyncio.Task[Any] | None") -> None:
-        first = not self._event.is_set()
+        was_asked = self._event.is_set()
         self._set(f"{signal.Signals(number).name} received")
-        if not first and owner is not None:
-            owner.cancel()  # Asked twice: whoever asks will not wait for the grace.
+        if was_asked:
+            self.exit_code = 1
+        if owner is not None and (was_asked or not self.can_drain):
+            owner.cancel()  # Asked twice, or still loading: there is no reason to wait for anything.
 
     def _set(self, reason: str) -> None:
         self.reason = self.reason or reason

@@ -154,8 +154,8 @@ def _print_addresses(console: Console, local: LocalStack) -> None:
     call = json.dumps({"name": f"flows/{FLOW}", "inputs": {"question": QUESTION}})
     console.print("\n[bold]try[/]")
     for line in (
-        f"curl -s http://{gateway.http}/v1/flows/{FLOW}:run -d '{inputs}' -H 'content-type: application/json'",
-        f"curl -N http://{gateway.http}/v1/flows/{FLOW}:stream -d '{inputs}' -H 'content-type: application/json'",
+        f"curl -s http://{gateway.http}/v1/flows/{FLOW}:run -d '{inputs}'",
+        f"curl -N http://{gateway.http}/v1/flows/{FLOW}:stream -d '{inputs}'",
         f"grpcurl -plaintext -d '{call}' {gateway.grpc} penstock.flow.v1.RunService/StreamFlow",
         f'penstock ask "{QUESTION}"',
         f"curl -s http://{gateway.http}/openapi.json",

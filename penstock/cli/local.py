@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,17 +32,21 @@ class Running:
 class LocalStack:
     """Starts services with their state, logs and address files below one folder. One stack a folder at a time.
 
-    `fixed_ports` uses PORTS; otherwise every port is a free one. `environment` is added to the processes' own.
+    `fixed_ports` uses PORTS; otherwise every port is a free one. `environment` is added to the processes' own. `names` are the
+    services to start: all of them, unless a measurement or a test needs fewer.
     """
 
-    def __init__(self, folder: Path, *, fixed_ports: bool, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, *, fixed_ports: bool, environment: Mapping[str, str], names: Collection[str] = tuple(MODULES)
+    ) -> None:
         self.folder = folder
+        self._names = frozenset(names)
         self._fixed_ports = fixed_ports
         self._environment = dict(environment)
         self.services: dict[str, Running] = {}
 
     async def start(self, on_ready: Callable[[Running], None]) -> None:
-        """Starts all three; the gateway last, because it is told the others' addresses.
+        """Starts them; the gateway last, because it is told the others' addresses.
 
         Raises Unavailable naming the service that could not start, with the end of its log.
         """
@@ -75,15 +79,13 @@ class LocalStack:
     async def _start_all(self, on_ready: Callable[[Running], None]) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._start("retrieval", {}, on_ready))
-                group.create_task(self._start("generation", {}, on_ready))
+                for name in self._names - {"gateway"}:
+                    group.create_task(self._start(name, {}, on_ready))
         except* Unavailable as failures:
             raise failures.exceptions[0] from None
-        targets = {
-            "PENSTOCK_GATEWAY_RETRIEVAL_TARGET": self.services["retrieval"].grpc,
-            "PENSTOCK_GATEWAY_GENERATION_TARGET": self.services["generation"].grpc,
-        }
-        await self._start("gateway", targets, on_ready)
+        if "gateway" in self._names:
+            targets = {f"PENSTOCK_GATEWAY_{name.upper()}_TARGET": each.grpc for name, each in self.services.items()}
+            await self._start("gateway", targets, on_ready)
 
     async def _start(self, name: str, settings: Mapping[str, str], on_ready: Callable[[Running], None]) -> None:
         address_file = self.folder / "run" / f"{name}.json"

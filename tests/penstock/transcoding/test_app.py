@@ -129,12 +129,21 @@ async def test_a_body_that_does_not_come_in_time_is_a_deadline_exceeded(transcod
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data; boundary=x"])
 async def test_a_body_that_says_it_is_not_json_is_refused(client, kind):
-    answer = await client.call("POST", "/v1/flows/a:run", {}, headers={"content-type": kind})
+    headers = {"content-type": kind, "origin": "https://elsewhere.example"}
+    answer = await client.call("POST", "/v1/flows/a:run", {}, headers=headers)
     assert (answer.status, answer.reason) == (400, "MALFORMED_REQUEST")
     assert "application/json" in answer.error["message"]
 
 
-@pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8", "application/vnd.penstock+json"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/json",
+        "Application/JSON; charset=utf-8",
+        "application/vnd.penstock+json",
+        "application/x-www-form-urlencoded",  # curl -d, which names no origin.
+    ],
+)
 async def test_any_kind_of_json_is_taken(client, dispatcher, kind):
     dispatcher.answers["RunFlow"] = flow_pb2.RunFlowResponse()
     assert (await client.call("POST", "/v1/flows/a:run", {}, headers={"content-type": kind})).status == 200
