@@ -16,25 +16,25 @@ class FlowServicer(flow_pb2_grpc.FlowServiceServicer):
     def __init__(self, flows: Flows) -> None:
         self._flows = flows
 
-    async def CreateFlow(self, request: flow_pb2.CreateFlowRequest, context: CallContext) -> flow_pb2.CreateFlowResponse:  # noqa: ARG002
+    async def CreateFlow(self, request: flow_pb2.CreateFlowRequest, context: CallContext) -> flow_pb2.CreateFlowResponse:
         kept = await self._flows.create(request.flow_id, request.document, replace=request.replace)
         return flow_pb2.CreateFlowResponse(flow=conversion.flow(kept))
 
-    async def GetFlow(self, request: flow_pb2.GetFlowRequest, context: CallContext) -> flow_pb2.GetFlowResponse:  # noqa: ARG002
+    async def GetFlow(self, request: flow_pb2.GetFlowRequest, context: CallContext) -> flow_pb2.GetFlowResponse:
         kept = await self._flows.get(conversion.flow_id(request.name))
         return flow_pb2.GetFlowResponse(flow=conversion.flow(kept))
 
-    async def ListFlows(self, request: flow_pb2.ListFlowsRequest, context: CallContext) -> flow_pb2.ListFlowsResponse:  # noqa: ARG002
+    async def ListFlows(self, request: flow_pb2.ListFlowsRequest, context: CallContext) -> flow_pb2.ListFlowsResponse:
         page = await self._flows.page(request.page_size, conversion.after(request.page_token))
         return flow_pb2.ListFlowsResponse(
             flows=[conversion.flow(kept) for kept in page.flows], next_page_token=conversion.page_token(page.next_after)
         )
 
-    async def DeleteFlow(self, request: flow_pb2.DeleteFlowRequest, context: CallContext) -> flow_pb2.DeleteFlowResponse:  # noqa: ARG002
+    async def DeleteFlow(self, request: flow_pb2.DeleteFlowRequest, context: CallContext) -> flow_pb2.DeleteFlowResponse:
         await self._flows.delete(conversion.flow_id(request.name))
         return flow_pb2.DeleteFlowResponse()
 
-    async def ValidateFlow(self, request: flow_pb2.ValidateFlowRequest, context: CallContext) -> flow_pb2.ValidateFlowResponse:  # noqa: ARG002
+    async def ValidateFlow(self, request: flow_pb2.ValidateFlowRequest, context: CallContext) -> flow_pb2.ValidateFlowResponse:
         flow, faults = await self._flows.check(request.document)
         return flow_pb2.ValidateFlowResponse(
             valid=flow is not None,
@@ -49,7 +49,7 @@ class RunServicer(flow_pb2_grpc.RunServiceServicer):
     def __init__(self, flows: Flows) -> None:
         self._flows = flows
 
-    async def RunFlow(self, request: flow_pb2.RunFlowRequest, context: CallContext) -> flow_pb2.RunFlowResponse:  # noqa: ARG002
+    async def RunFlow(self, request: flow_pb2.RunFlowRequest, context: CallContext) -> flow_pb2.RunFlowResponse:
         name = conversion.flow_id(request.name)
         compiled = await self._flows.compiled(name)
         return conversion.result(await compiled.run(from_struct(request.inputs), name=name))
@@ -57,7 +57,7 @@ class RunServicer(flow_pb2_grpc.RunServiceServicer):
     async def StreamFlow(
         self,
         request: flow_pb2.StreamFlowRequest,
-        context: CallContext,  # noqa: ARG002
+        context: CallContext,
     ) -> AsyncIterator[flow_pb2.StreamFlowResponse]:
         name = conversion.flow_id(request.name)
         compiled = await self._flows.compiled(name)

@@ -7,11 +7,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 import pytest_asyncio
-from penstock.clients import Penstock, RetrievalClient
 
 from penstock.cli.documents import read_documents
 from penstock.cli.local import LocalStack
 from penstock.cli.otlp_receiver import OtlpReceiver, receiving
+from penstock.clients import Penstock, RetrievalClient
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COLLECTION = "squad"
