@@ -13,7 +13,6 @@ from generation_svc.generation import Generation
 from generation_svc.servicer import GenerationServicer
 from generation_svc.settings import GenerationSettings
 from penstock.generation.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
-from penstock.model_files import locate_model
 from penstock.server import Assembly, Service, run
 
 log = logging.getLogger("generation_svc")
@@ -23,11 +22,12 @@ OnDeath = Callable[[str], None]
 
 # Each engine is imported only when it is chosen: their libraries need not, and vLLM's can't, share an environment.
 async def _openvino(settings: GenerationSettings, on_death: OnDeath) -> Engine:
+    from generation_svc.hub import fetched  # noqa: PLC0415
     from generation_svc.openvino_engine import OpenVinoEngine  # noqa: PLC0415
     from generation_svc.openvino_wire import Open  # noqa: PLC0415
 
     asked = Open(
-        model_path=locate_model(settings.model),
+        model_path=str(await fetched(settings.model)),
         device=settings.openvino_device,
         context_window=settings.context_window,
         max_tokens_default=settings.max_tokens_default,

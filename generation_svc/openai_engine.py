@@ -20,7 +20,7 @@ from generation_svc.openai_errors import error_in_stream, error_of
 from generation_svc.settings import GenerationSettings
 from generation_svc.sse import SseParser
 from penstock.deadline import remaining_s
-from penstock.errors import BackendUnavailable, ModelNotFound, Overloaded, PenstockError
+from penstock.errors import BackendUnavailable, ModelNotFound, Overloaded, PenstockError, PromptTooLong
 
 log = logging.getLogger("generation_svc.openai")
 
@@ -65,6 +65,7 @@ class OpenAiEngine:
         return cls(settings, session, context_window=window or settings.context_window)
 
     async def generate(self, request: GenerationRequest) -> Answer:
+        self._check_room(request.sampling.max_tokens or 0)
         self._running += 1
         try:
             with _translated(self._base_url):
@@ -88,6 +89,13 @@ class OpenAiEngine:
 
     async def close(self) -> None:
         await self._session.close()
+
+    def _check_room(self, max_tokens: int) -> None:
+        """Only the endpoint can count its prompt's tokens; what leaves room for none is known here."""
+        window = self._model.context_window
+        if window and max_tokens >= window:
+            message = f"{max_tokens} tokens for the answer leave none for a prompt in the model's window of {window}"
+            raise PromptTooLong(message, metadata={"max_tokens": str(max_tokens), "context_window": str(window)})
 
     def _post(self, request: GenerationRequest) -> "AbstractAsyncContextManager[aiohttp.ClientResponse]":
         """The endpoint's answer. Its connection goes back to the pool when it was read to the end, and is closed else."""

@@ -34,7 +34,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
 
-    async def Generate(self, request: pb.GenerateRequest, context: CallContext) -> pb.GenerateResponse:  # noqa: ARG002
+    async def Generate(self, request: pb.GenerateRequest, context: CallContext) -> pb.GenerateResponse:
         model = self._generation.find_model(request.model)
         answer = await self._generation.whole(model, _request(request))
         return pb.GenerateResponse(
@@ -48,7 +48,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     async def StreamGenerate(
         self,
         request: pb.StreamGenerateRequest,
-        context: CallContext,  # noqa: ARG002  # The port's signature.
+        context: CallContext,  # The port's signature.
     ) -> AsyncIterator[pb.StreamGenerateResponse]:
         model = self._generation.find_model(request.model)
         async with aclosing(self._generation.stream(model, _request(request))) as parts:
@@ -59,11 +59,11 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                     delta = pb.StreamGenerateResponse.Delta(text=part.text, token_count=part.token_count)
                     yield pb.StreamGenerateResponse(delta=delta)
 
-    async def ListModels(self, request: pb.ListModelsRequest, context: CallContext) -> pb.ListModelsResponse:  # noqa: ARG002
+    async def ListModels(self, request: pb.ListModelsRequest, context: CallContext) -> pb.ListModelsResponse:
         page, next_token = _page(self._generation.models(), request.page_size, request.page_token)
         return pb.ListModelsResponse(models=[_model(model) for model in page], next_page_token=next_token)
 
-    async def GetModel(self, request: pb.GetModelRequest, context: CallContext) -> pb.GetModelResponse:  # noqa: ARG002
+    async def GetModel(self, request: pb.GetModelRequest, context: CallContext) -> pb.GetModelResponse:
         return pb.GetModelResponse(model=_model(self._generation.find_model(request.name)))
 
 

@@ -74,9 +74,9 @@ async def test_a_prompt_over_the_window_is_refused_with_both_numbers(client: Gen
     assert "Paris" in await whole(client)
 
 
-async def test_an_answer_that_would_not_fit_beside_its_prompt_is_refused(client: GenerationClient) -> None:
+async def test_an_answer_that_cannot_fit_beside_any_prompt_is_refused(client: GenerationClient) -> None:
     with pytest.raises(PromptTooLong) as refused:
-        await client.generate(QUESTION, sampling=Sampling(max_tokens=1020))
+        await client.generate(QUESTION, sampling=Sampling(max_tokens=1024))
     assert refused.value.metadata["context_window"] == "1024"
 
 
