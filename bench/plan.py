@@ -1,0 +1,38 @@
+"""How long, how often and how much a run of the bench measures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One run. Each measured window lasts `seconds` after `warmup_s`, once a round for every row of every table.
+
+    `in_flight` is of the flow part, `collection_sizes` (chunks) of the search part. A tokens round sends `prompts_alone`
+    prompts one after the other and `prompts_together` at once, for answers of at most `answer_tokens`.
+    """
+
+    rounds: int = 3
+    seconds: float = 1.5
+    warmup_s: float = 0.4
+    in_flight: tuple[int, ...] = (1, 8, 32, 128)
+    collection_sizes: tuple[int, ...] = (1_000, 20_000)
+    prompts_alone: int = 2
+    prompts_together: int = 8
+    answer_tokens: int = 32
+
+
+PLANS: Final[Mapping[str, Plan]] = {
+    "full": Plan(),
+    "quick": Plan(
+        rounds=1,
+        seconds=0.5,
+        warmup_s=0.2,
+        in_flight=(1, 32),
+        collection_sizes=(1_000,),
+        prompts_alone=1,
+        prompts_together=4,
+        answer_tokens=16,
+    ),
+}

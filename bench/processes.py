@@ -1,0 +1,122 @@
+"""The processes of a run: the services, the fake endpoint, the workers. All end when their block does."""
+
+import asyncio
+import base64
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from bench.closed_loop import Sample, sample_from
+from bench.meter import family
+from penstock.cli.local import LocalStack
+
+_LINE_BYTES_MAX: Final = 64 * 2**20
+_LEAVE_S: Final = 15.0
+
+
+class WorkerFailed(Exception):
+    """A worker could not do its task; the message is its traceback."""
+
+
+class Worker:
+    """A running bench.worker of one role."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def ask(self, task: str, **params: Any) -> Any:
+        """Has one task done. Raises WorkerFailed."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(orjson.dumps({"task": task, "params": params}) + b"\n")
+        await stdin.drain()
+        line = await stdout.readline()
+        answer = orjson.loads(line) if line else {"failure": f"the worker left with {await self._process.wait()}; see its log"}
+        if "failure" in answer:
+            raise WorkerFailed(answer["failure"])
+        return answer["result"]
+
+    async def sample(self, **params: Any) -> Sample:
+        """Has a load run."""
+        return sample_from(await self.ask("run", **params))
+
+
+@asynccontextmanager
+async def worker(role: str, folder: Path, environment: Mapping[str, str] | None = None) -> AsyncIterator[Worker]:
+    """A worker of a role: load, faiss, embedder or engine."""
+    async with _process(["bench.worker", role], folder / f"{role}.log", environment or {}) as process:
+        yield Worker(process)
+
+
+@asynccontextmanager
+async def fake_openai(folder: Path) -> AsyncIterator[tuple[str, int]]:
+    """The instant endpoint: its host:port and its process id."""
+    async with _process(["bench.fake_openai"], folder / "fake_openai.log", {}) as process:
+        assert process.stdout is not None
+        address = (await process.stdout.readline()).decode().strip()
+        yield address, process.pid
+
+
+@asynccontextmanager
+async def services(folder: Path, names: Sequence[str], environment: Mapping[str, str]) -> AsyncIterator[LocalStack]:
+    """Services on free ports, with state of their own below `folder`, and no traces sent anywhere."""
+    silent = {"OTEL_TRACES_EXPORTER": "none"} | {f"PENSTOCK_{name.upper()}_LOG_LEVEL": "WARNING" for name in names}
+    stack = LocalStack(folder, fixed_ports=False, environment=silent | dict(environment), names=names)
+    await stack.start(lambda _: None)
+    try:
+        yield stack
+    finally:
+        await stack.stop()
+
+
+def pids(stack: LocalStack) -> dict[str, list[int]]:
+    """Each service's process and those below it."""
+    return {name: family(running.process.pid) for name, running in stack.services.items()}
+
+
+def load(payloads: Sequence[bytes], *, in_flight: int, seconds: float = 0.0, warmup_s: float = 0.0) -> dict[str, Any]:
+    """A closed_loop.Load as JSON."""
+    encoded = [base64.b64encode(payload).decode() for payload in payloads]
+    return {"in_flight": in_flight, "payloads": encoded, "seconds": seconds, "warmup_s": warmup_s}
+
+
+@asynccontextmanager
+async def _process(
+    module: Sequence[str], log: Path, environment: Mapping[str, str]
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            *module,
+            env=os.environ | dict(environment),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=output,
+            limit=_LINE_BYTES_MAX,
+        )
+    try:
+        yield process
+    finally:
+        await _leave(process)
+
+
+async def _leave(process: asyncio.subprocess.Process) -> None:
+    if process.stdin is not None:
+        process.stdin.close()  # The end of its input is a worker's sign to leave.
+    try:
+        await asyncio.wait_for(process.wait(), _LEAVE_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,97 @@
+"""A process that measures on request: `python -m bench.worker ROLE`.
+
+It reads one JSON line {"task", "params"} at a time from its standard input and answers with one line {"result"} or {"failure"}.
+Load and references each have a process of their own, so that none of them shares an interpreter, or caches, with another.
+"""
+
+import asyncio
+import base64
+import os
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import asdict
+from typing import Any, Final
+
+# As the retrieval service has it, and before anything that reads it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import orjson
+import uvloop
+
+from bench.closed_loop import Caller, Load, drive
+from bench.grpc_caller import GrpcCaller
+from bench.http_caller import HttpCaller
+from bench.meter import Meter
+
+Task = Callable[..., Awaitable[Any]]
+Tasks = Mapping[str, Task]
+
+_CALLERS: Final[Mapping[str, Callable[..., Caller]]] = {"http": HttpCaller, "grpc": GrpcCaller}
+
+
+async def run_load(
+    *, caller: str, options: Mapping[str, Any], load: Mapping[str, Any], pids: Mapping[str, list[int]]
+) -> dict[str, Any]:
+    """Drives a caller. The load's payloads are base64."""
+    return asdict(await drive(_CALLERS[caller](**options), load_from(load), Meter(pids)))
+
+
+def load_from(fields: Mapping[str, Any]) -> Load:
+    """A load that came as JSON."""
+    return Load(**{**fields, "payloads": [base64.b64decode(each) for each in fields["payloads"]]})
+
+
+async def _serve(tasks: Tasks, answers: Any) -> None:
+    while line := await asyncio.to_thread(sys.stdin.buffer.readline):
+        asked = orjson.loads(line)
+        try:
+            answer = {"result": await tasks[asked["task"]](**asked["params"])}
+        except Exception:  # noqa: BLE001  # Whoever asked shall see it, whatever it is.
+            answer = {"failure": traceback.format_exc()}
+        answers.write(orjson.dumps(answer) + b"\n")
+        answers.flush()
+
+
+def _load_role() -> AbstractAsyncContextManager[Tasks]:
+    return nullcontext({"run": run_load})
+
+
+def _faiss_role() -> AbstractAsyncContextManager[Tasks]:
+    from bench.faiss_reference import serving  # noqa: PLC0415  # Only this role needs FAISS in memory.
+
+    return serving()
+
+
+def _embedder_role() -> AbstractAsyncContextManager[Tasks]:
+    from bench.embedder_reference import serving  # noqa: PLC0415  # And only this one torch.
+
+    return serving()
+
+
+def _engine_role() -> AbstractAsyncContextManager[Tasks]:
+    from bench.engine_reference import serving  # noqa: PLC0415
+
+    return serving()
+
+
+_ROLES: Final[Mapping[str, Callable[[], AbstractAsyncContextManager[Tasks]]]] = {
+    "load": _load_role,
+    "faiss": _faiss_role,
+    "embedder": _embedder_role,
+    "engine": _engine_role,
+}
+
+
+async def _main(role: str) -> None:
+    # Libraries that print must not be taken for answers.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    async with _ROLES[role]() as tasks:
+        await _serve(tasks, answers)
+
+
+if __name__ == "__main__":
+    uvloop.run(_main(sys.argv[1]))
