@@ -1,8 +1,10 @@
 """The three services as processes on loopback: start, wait until each is ready, stop in order."""
 
 import asyncio
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -16,6 +18,7 @@ MODULES: Final = {"gateway": "gateway", "retrieval": "retrieval_svc", "generatio
 PORTS: Final = {"gateway": (50050, 8080), "retrieval": (50051, 8081), "generation": (50052, 8082)}
 READY_TIMEOUT_S: Final = 300.0
 LOG_LINES_SHOWN: Final = 15
+_PR_SET_PDEATHSIG: Final = 1  # <sys/prctl.h>
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +105,7 @@ class LocalStack:
                 stderr=output,
                 # A group of its own: Ctrl-C reaches us alone, and we stop the services in order.
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         try:
             addresses = await _ready(name, process, address_file, log)
@@ -122,6 +126,12 @@ class LocalStack:
             f"{prefix}DATA_DIR": str(self.folder / name),
         }
         return own | {"PYTHONUNBUFFERED": "1"}
+
+
+def _end_with_parent() -> None:
+    """Asks Linux to send SIGTERM to this process when its parent dies, kill -9 included. No-op elsewhere."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 async def _ready(name: str, process: asyncio.subprocess.Process, address_file: Path, log: Path) -> dict[str, str]:
