@@ -104,7 +104,7 @@ async def show_stream(client: Penstock, name: str, inputs: dict[str, Any], conso
             case Sources(sources=sources):
                 console.print(f"[dim]found {len(sources)} passages[/]")
             case Done(result=result):
-                console.print()
+                console.print("\n" if streamed else "", end="")
                 _print_outputs(console, result, streamed)
                 return result
     raise InvalidFlow("the stream ended without its done event; look into the gateway's log")

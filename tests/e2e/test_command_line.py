@@ -70,3 +70,21 @@ def test_up_keeps_running_and_drains_on_ctrl_c(tmp_path: Path) -> None:
     assert "curl" in text
     assert "grpcurl" in text
     assert "stopped" in text
+
+
+def test_services_do_not_outlive_a_command_that_was_killed(tmp_path: Path) -> None:
+    ports = {f"PENSTOCK_{name}_GRPC_ADDRESS": "127.0.0.1:0" for name in ("GATEWAY", "RETRIEVAL", "GENERATION")}
+    ports |= {name.replace("GRPC", "HTTP"): address for name, address in ports.items()}
+    process = subprocess.Popen(
+        [PENSTOCK, "up", "--data-dir", str(tmp_path), "--examples", ""],
+        cwd=ROOT, env=os.environ | ports, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    for _ in range(300):
+        children = psutil.Process(process.pid).children()
+        if len(children) >= 2 and all("-m" in child.cmdline() for child in children):
+            break
+        time.sleep(0.1)
+    process.kill()
+    process.wait(10)
+    gone, alive = psutil.wait_procs(children, timeout=60)
+    assert (len(gone) >= 2, alive) == (True, [])
