@@ -64,9 +64,12 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
     """Loads the model, mounts the servicer, and closes the engine after the drain."""
     settings: GenerationSettings = assembly.settings
     began = time.monotonic()
+    log.info("%s loads %s", settings.engine, settings.model)
     engine = await ENGINES[settings.engine](settings, assembly.stop)
     try:
-        log.info("%s serves %s after %.1f s", settings.engine, engine.models()[0], time.monotonic() - began)
+        model = engine.models()[0]
+        facts = f"window {model.context_window or 'unknown'}, {model.precision or 'precision unknown'}"
+        log.info("models/%s is loaded after %.1f s: %s", model.name, time.monotonic() - began, facts)
         generation = Generation(
             engine=engine,
             admission=Admission(running_max=settings.running_max, waiting_max=settings.waiting_max),

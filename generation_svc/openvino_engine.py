@@ -100,13 +100,19 @@ class OpenVinoEngine:
         await self._listener
 
     async def _listen(self) -> None:
-        with suppress(ConnectionError):
-            while line := await self._reader.readline():
-                for step in wire.decode_progress(line):
-                    self._deliver(step)
+        try:
+            with suppress(ConnectionError):
+                while line := await self._reader.readline():
+                    for step in wire.decode_progress(line):
+                        self._deliver(step)
+        finally:
+            self._bury()
+
+    def _bury(self) -> None:
         self._alive = False
-        for inbox in self._inboxes.values():
-            inbox.put_nowait(wire.Progress(id=0, failed=wire.Failed(reason=EngineFailed.reason, message=_dead().message)))
+        failed = wire.Failed(reason=EngineFailed.reason, message=_dead().message)
+        for number, inbox in self._inboxes.items():
+            inbox.put_nowait(wire.Progress(id=number, failed=failed))
         self._on_death(f"the openvino worker (process {self._process.pid}) has died; its last words are above")
 
     def _deliver(self, step: wire.Progress) -> None:
