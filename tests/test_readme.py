@@ -37,7 +37,7 @@ def test_every_make_target_exists() -> None:
 
 def test_every_command_exists() -> None:
     for command in re.findall(
-        r"(?:\.venv/bin/)?penstock ([a-z]+(?: [a-z]+)?) ", "\n".join(b for kind, b in BLOCKS if kind == "sh")
+        r"(?:\.venv/bin/)?penstock ([a-z]+(?: [a-z]+)?)", "\n".join(b for kind, b in BLOCKS if kind == "sh")
     ):
         group, _, child = command.partition(" ")
         found = penstock_command.commands[group]

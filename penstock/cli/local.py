@@ -1,10 +1,8 @@
 """The three services as processes on loopback: start, wait until each is ready, stop in order."""
 
 import asyncio
-import ctypes
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -18,7 +16,6 @@ MODULES: Final = {"gateway": "gateway", "retrieval": "retrieval_svc", "generatio
 PORTS: Final = {"gateway": (50050, 8080), "retrieval": (50051, 8081), "generation": (50052, 8082)}
 READY_TIMEOUT_S: Final = 300.0
 LOG_LINES_SHOWN: Final = 15
-_PR_SET_PDEATHSIG: Final = 1  # <sys/prctl.h>
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +102,6 @@ class LocalStack:
                 stderr=output,
                 # A group of its own: Ctrl-C reaches us alone, and we stop the services in order.
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
             )
         try:
             addresses = await _ready(name, process, address_file, log)
@@ -124,14 +120,9 @@ class LocalStack:
             f"{prefix}HTTP_ADDRESS": os.environ.get(f"{prefix}HTTP_ADDRESS", f"127.0.0.1:{http_port}"),
             f"{prefix}ADDRESS_FILE": str(address_file),
             f"{prefix}DATA_DIR": str(self.folder / name),
+            f"{prefix}EXIT_WITH_PARENT": "true",
         }
         return own | {"PYTHONUNBUFFERED": "1"}
-
-
-def _end_with_parent() -> None:
-    """Asks Linux to send SIGTERM to this process when its parent dies, kill -9 included. No-op elsewhere."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 async def _ready(name: str, process: asyncio.subprocess.Process, address_file: Path, log: Path) -> dict[str, str]:
