@@ -14,7 +14,8 @@ _VERSION: Final = b"1"
 
 def page_token(last_key: str) -> str:
     """The token of the page after `last_key`."""
-    return base64.urlsafe_b64encode(_VERSION + last_key.encode()).decode()
+    # Without the padding, which would have to be escaped in a URL.
+    return base64.urlsafe_b64encode(_VERSION + last_key.encode()).decode().rstrip("=")
 
 
 def key_after(token: str) -> str:
@@ -25,7 +26,7 @@ def key_after(token: str) -> str:
     if not token:
         return ""
     try:
-        raw = base64.b64decode(token, altchars=b"-_", validate=True)
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         version, key = raw[:1], raw[1:].decode()
     except (binascii.Error, ValueError):
         version, key = b"", ""
