@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from retrieval_svc.cache import ChunkCache
 from retrieval_svc.catalog import Catalog
 from retrieval_svc.chunking import Span
-from retrieval_svc.embedding import Embeddings
+from retrieval_svc.embedding import Embedder, Embeddings
 from retrieval_svc.index import flat_index_builder
 from retrieval_svc.indexing import Indexes
 from retrieval_svc.ingest import Ingest, IngestLimits
@@ -59,7 +59,7 @@ class Core:
     catalog: Catalog
     ingest: Ingest
     search: Search
-    embedder: WordEmbedder | None
+    embedder: Embedder | None
     provider: TracerProvider
     exporter: InMemorySpanExporter
     stopped: list[str]
@@ -76,7 +76,8 @@ class Core:
 async def running_core(
     folder: Path,
     *,
-    embedder: WordEmbedder | None = None,
+    embedder: Embedder | None = None,
+    chunk_tokens_max: int = WINDOW_TOKENS,
     capture_content: bool = False,
     writes_max: int = 64,
     top_k_max: int = 1000,
@@ -97,7 +98,7 @@ async def running_core(
             writes_max=writes_max,
             chunk_text_bytes_max=10_000,
             document_text_bytes_max=100_000,
-            chunk_tokens_max=WINDOW_TOKENS,
+            chunk_tokens_max=chunk_tokens_max,
             chunk_overlap_tokens=4,
         )
         core = Core(
@@ -125,7 +126,7 @@ async def running_core(
         await indexes.close()
 
 
-def _embeddings(embedder: WordEmbedder, provider: TracerProvider) -> Embeddings:
+def _embeddings(embedder: Embedder, provider: TracerProvider) -> Embeddings:
     return Embeddings(
         embedder,
         tracer=provider.get_tracer("test"),
