@@ -28,7 +28,7 @@ def trace_tree(spans: Sequence[Span]) -> Group:
     table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
     table.add_column(no_wrap=True, overflow="ellipsis", max_width=NAME_WIDTH)
     table.add_column(no_wrap=True, min_width=10)
-    table.add_column(no_wrap=True, min_width=9, justify="right")
+    table.add_column(no_wrap=True, min_width=11, justify="right")
     table.add_column(no_wrap=True, min_width=BAR_WIDTH)
     for prefix, span in _ordered(spans):
         colour = COLOURS.get(span.service, "white")
