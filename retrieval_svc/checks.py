@@ -133,6 +133,8 @@ def vectors(raw: Sequence[bytes], fields: Iterable[str], *, dimension: int, metr
 def _measurable(matrix: Matrix, names: Sequence[str], metric: Metric) -> None:
     wide = matrix.astype(np.float64)
     squared = np.einsum("ij,ij->i", wide, wide)
+    if squared.min() > 0.0 and squared.max() <= VECTOR_LENGTH_MAX**2:  # So it nearly always is, and NaN is neither.
+        return
     for at in np.flatnonzero(~np.isfinite(squared)).tolist():
         raise _invalid(names[at], f"{names[at]} has a component that is not a finite number")
     for at in np.flatnonzero(squared > VECTOR_LENGTH_MAX**2).tolist():
