@@ -89,7 +89,7 @@ class Worker:
                 self._obey(decode(line))
             if pipeline.has_non_finished_requests():
                 pipeline.step()
-            self._tell([progress for answer in [*self._answers.values()] if (progress := self._progress(answer))])
+            self._tell(self._progress())
 
     def _obey(self, said: object) -> None:
         if isinstance(said, Cancel):
@@ -117,32 +117,29 @@ class Worker:
             held=[],
         )
 
-    def _progress(self, answer: _Answer) -> Progress | None:
-        """What the last step has brought this answer."""
-        ids, finish_reason = read(answer.handle)
-        if not ids and finish_reason is None:
-            return self._refused(answer)
+    def _progress(self) -> list[Progress]:
+        """What the last step has brought each answer that it has brought anything."""
+        came = [(answer, *read(answer.handle)) for answer in self._answers.values()]
+        further = [(answer, ids, reason) for answer, ids, reason in came if ids or reason]
+        texts = self._model.decode_all([answer.detokenizer.window(ids) for answer, ids, _ in further]) if further else []
+        steps = [self._advanced(*each, text) for each, text in zip(further, texts, strict=True)]
+        steps += [self._refused(answer) for answer, ids, reason in came if not ids and not reason]
+        return [step for step in steps if step is not None]
+
+    def _advanced(self, answer: _Answer, ids: list[int], finish_reason: FinishReason | None, text: str) -> Progress | None:
         answer.first_token_ns = answer.first_token_ns or time.time_ns()
         answer.output_tokens += len(ids)
-        text, matched_stop = answer.stops.push(answer.detokenizer.push(ids))
+        shown, matched_stop = answer.stops.push(answer.detokenizer.fresh(text))
         if finish_reason is None and not matched_stop:
-            return _delta(answer, text, len(ids))
+            return _delta(answer, shown, len(ids))
         if matched_stop:
             answer.handle.stop()
+            finish_reason = FinishReason.STOP
         else:
-            text += answer.stops.flush()
+            shown += answer.stops.flush()
         del self._answers[answer.id]
-        ended = Ended(
-            finish_reason=(FinishReason.STOP if matched_stop else finish_reason or FinishReason.STOP).value,
-            matched_stop=matched_stop,
-            input_tokens=answer.prompt_tokens,
-            output_tokens=answer.output_tokens,
-            timings=Timings(
-                scheduled_ns=answer.scheduled_ns, first_token_ns=answer.first_token_ns, last_token_ns=time.time_ns()
-            ),
-        )
-        whole, tokens = "".join([*answer.held, text]), answer.held_tokens + len(ids)
-        return Progress(id=answer.id, text=whole, token_count=tokens, ended=ended)
+        whole, tokens = "".join([*answer.held, shown]), answer.held_tokens + len(ids)
+        return Progress(id=answer.id, text=whole, token_count=tokens, ended=_ended(answer, finish_reason, matched_stop))
 
     def _refused(self, answer: _Answer) -> Progress | None:
         if not is_given_up(answer.handle):
@@ -154,6 +151,17 @@ class Worker:
     def _tell(self, steps: list[Progress]) -> None:
         if steps:
             self._end.send(encode_progress(steps))
+
+
+def _ended(answer: _Answer, finish_reason: FinishReason | None, matched_stop: str) -> Ended:
+    times = Timings(scheduled_ns=answer.scheduled_ns, first_token_ns=answer.first_token_ns, last_token_ns=time.time_ns())
+    return Ended(
+        finish_reason=(finish_reason or FinishReason.STOP).value,
+        matched_stop=matched_stop,
+        input_tokens=answer.prompt_tokens,
+        output_tokens=answer.output_tokens,
+        timings=times,
+    )
 
 
 def _delta(answer: _Answer, text: str, token_count: int) -> Progress | None:

@@ -8,23 +8,29 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 REPLACEMENT: Final = "\ufffd"
-_WINDOW_TOKENS_MAX: Final = 16
+_WINDOW_TOKENS_MAX: Final = 32
 _WINDOW_TOKENS_KEPT: Final = 4
 """A character has at most four bytes, so an incomplete one began within the last four tokens."""
 
 
 class Detokenizer:
-    """Decodes a growing window of tokens, because a token's text depends on those before it, and gives what is new."""
+    """Decodes a growing window of tokens, because a token's text depends on those before it, and gives what is new.
+
+    In two halves, so that the windows of many answers can be decoded in one call: `window`, then `fresh` with its text.
+    """
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
         self._decode = decode
         self._window: list[int] = []
         self._given = ""
 
-    def push(self, token_ids: Sequence[int]) -> str:
-        """The text that these tokens complete. Empty when they end inside a character."""
+    def window(self, token_ids: Sequence[int]) -> Sequence[int]:
+        """The tokens to decode, now that these have come."""
         self._window += token_ids
-        text = self._decode(self._window)
+        return self._window
+
+    def fresh(self, text: str) -> str:
+        """What is new in the window's text. Empty when its tokens end inside a character."""
         if text.endswith(REPLACEMENT):
             return ""
         fresh, self._given = text[len(self._given) :], text

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
+from multiprocessing import resource_tracker
 from typing import Any, Final
 
 from vllm import AsyncEngineArgs, SamplingParams
@@ -197,8 +198,9 @@ def engine_args(settings: GenerationSettings) -> AsyncEngineArgs:
 
 
 def _load(args: AsyncEngineArgs) -> Any:
-    # vLLM's processes inherit what this thread blocks. Ctrl-C goes to the whole group, and they would leave at once, in the
-    # middle of the answers for which the service still waits.
+    # Ctrl-C goes to the whole group, and vLLM's processes would leave at once, in the middle of the answers for which the
+    # service still waits. They inherit what this thread blocks, but Python's resource tracker unblocks it when it starts.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return AsyncLLM.from_engine_args(args)
