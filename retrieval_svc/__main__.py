@@ -78,10 +78,12 @@ async def _embeddings(assembly: Assembly, stack: AsyncExitStack) -> Embeddings |
 def _servicer(assembly: Assembly, store: SqlStore, indexes: Indexes, catalog: Catalog) -> RetrievalServicer:
     settings: RetrievalSettings = assembly.settings
     tracer = assembly.telemetry.tracer("retrieval")
+    cache = ChunkCache(settings.chunk_cache_bytes_max)
     ingest = Ingest(
         catalog,
         store,
         indexes,
+        cache=cache,
         limits=IngestLimits(
             writes_max=settings.writes_max,
             chunk_text_bytes_max=settings.chunk_text_bytes_max,
@@ -96,7 +98,7 @@ def _servicer(assembly: Assembly, store: SqlStore, indexes: Indexes, catalog: Ca
         catalog,
         store,
         indexes,
-        cache=ChunkCache(settings.chunk_cache_bytes_max),
+        cache=cache,
         limits=SearchLimits(top_k_max=settings.top_k_max, query_text_bytes_max=settings.query_text_bytes_max),
         tracer=tracer,
         capture_content=assembly.telemetry.capture_content,

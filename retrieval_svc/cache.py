@@ -1,4 +1,4 @@
-"""Chunks that searches found lately, so that a hit costs no SQL."""
+"""Chunks that were written or found lately, so that a hit costs no SQL."""
 
 from collections import OrderedDict
 from typing import Final

@@ -12,11 +12,12 @@ from opentelemetry.trace import Span, Tracer
 from penstock import semconv
 from penstock.errors import CollectionNotFound, InvalidArgument, Overloaded
 from retrieval_svc import checks
+from retrieval_svc.cache import ChunkCache
 from retrieval_svc.catalog import Catalog, OpenCollection
 from retrieval_svc.chunking import Tokenise, split_text
 from retrieval_svc.indexing import Indexes
 from retrieval_svc.unbroken import unbroken
-from retrieval_svc.values import Chunk, Commit, Document, Matrix, WriteBatch
+from retrieval_svc.values import Chunk, Commit, Document, Matrix, StoredChunk, WriteBatch
 
 
 class ChangeLog(Protocol):
@@ -47,6 +48,7 @@ class Ingest:
         log: ChangeLog,
         indexes: Indexes,
         *,
+        cache: ChunkCache,
         limits: IngestLimits,
         tracer: Tracer,
         stop: Callable[[str], None],
@@ -54,6 +56,7 @@ class Ingest:
         self._catalog = catalog
         self._log = log
         self._indexes = indexes
+        self._cache = cache
         self._limits = limits
         self._tracer = tracer
         self._stop = stop
@@ -148,6 +151,8 @@ class Ingest:
 
     async def _commit(self, entry: OpenCollection, batch: WriteBatch) -> Commit:
         commit = await self._log.commit(entry.uid, batch)
+        for chunk, sequence in zip(batch.chunks, commit.stored.tolist(), strict=True):
+            self._cache.put((entry.uid, sequence), _stored(chunk, sequence))  # What was just written is soon looked for.
         try:
             await self._indexes.apply(entry.uid, removed=commit.removed, stored=commit.stored, vectors=batch.vectors)
         except Exception as error:
@@ -156,6 +161,16 @@ class Ingest:
             raise
         entry.count(commit.chunk_count)
         return commit
+
+
+def _stored(chunk: Chunk, sequence: int) -> StoredChunk:
+    return StoredChunk(
+        sequence=sequence,
+        id=chunk.id,
+        document_id=chunk.document_id,
+        text=chunk.text,
+        metadata_json=chunk.metadata_json,
+    )
 
 
 def _chunk_of(document: Document, number: int, text: str) -> Chunk:

@@ -72,7 +72,7 @@ class RetrievalSettings(ServiceSettings):
         default=32, ge=0, le=10_000, description="Tokens that a chunk may repeat of the one before it, in whole sentences."
     )
     chunk_cache_bytes_max: int = Field(
-        default=256 * 2**20, ge=0, le=2**40, description="Memory for the chunks that searches found lately."
+        default=256 * 2**20, ge=0, le=2**40, description="Memory for the chunks that were written or found lately."
     )
 
     @model_validator(mode="after")

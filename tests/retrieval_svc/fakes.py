@@ -94,6 +94,7 @@ async def running_core(
         embeddings = _embeddings(embedder, provider) if embedder else None
         catalog = Catalog(store, indexes, embeddings)
         await catalog.load()
+        cache = ChunkCache(cache_bytes_max)
         limits = IngestLimits(
             writes_max=writes_max,
             chunk_text_bytes_max=10_000,
@@ -105,12 +106,12 @@ async def running_core(
             store=store,
             indexes=indexes,
             catalog=catalog,
-            ingest=Ingest(catalog, store, indexes, limits=limits, tracer=tracer, stop=stopped.append),
+            ingest=Ingest(catalog, store, indexes, cache=cache, limits=limits, tracer=tracer, stop=stopped.append),
             search=Search(
                 catalog,
                 store,
                 indexes,
-                cache=ChunkCache(cache_bytes_max),
+                cache=cache,
                 limits=SearchLimits(top_k_max=top_k_max, query_text_bytes_max=1000),
                 tracer=tracer,
                 capture_content=capture_content,

@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 
 from penstock.errors import Overloaded
+from retrieval_svc.cache import ChunkCache
+from retrieval_svc.index import flat_index_builder
+from retrieval_svc.indexing import Indexes
 from retrieval_svc.ingest import Ingest, IngestLimits
 from retrieval_svc.search import Query
-from retrieval_svc.values import Chunk, Commit, Document, Metric, WriteBatch
+from retrieval_svc.values import Chunk, Document, Matrix, Metric, Sequences
 from tests.retrieval_svc.fakes import WINDOW_TOKENS, Core, WordEmbedder, running_core
 
 TEXTS = "collections/texts"
@@ -112,20 +115,23 @@ async def test_a_write_whose_caller_leaves_is_whole_or_not_there(core: Core) -> 
 
 
 async def test_the_process_is_asked_to_leave_when_its_index_cannot_follow_the_record(core: Core) -> None:
-    class WrongLog:
-        """Says that it stored a chunk more than it was given, which no index can take."""
+    class ForgetfulIndexes(Indexes):
+        """Has lost the collection's index."""
 
-        async def commit(self, uid: int, batch: WriteBatch) -> Commit:
-            numbers = np.arange(1, len(batch.chunks) + 2, dtype=np.int64)
-            return Commit(stored=numbers, removed=numbers[:0], deleted_count=0, chunk_count=len(numbers))
+        async def apply(self, uid: int, *, removed: Sequences, stored: Sequences, vectors: Matrix) -> None:
+            await super().apply(uid + 100, removed=removed, stored=stored, vectors=vectors)
 
     limits = IngestLimits(
         writes_max=1, chunk_text_bytes_max=100, document_text_bytes_max=100, chunk_tokens_max=10, chunk_overlap_tokens=0
     )
     tracer = core.provider.get_tracer("test")
-    ingest = Ingest(core.catalog, WrongLog(), core.indexes, limits=limits, tracer=tracer, stop=core.stopped.append)
-    with pytest.raises(AssertionError):
+    indexes = ForgetfulIndexes(flat_index_builder(1), batch_max=1, waiting_max=1)
+    ingest = Ingest(
+        core.catalog, core.store, indexes, cache=ChunkCache(0), limits=limits, tracer=tracer, stop=core.stopped.append
+    )
+    with pytest.raises(KeyError):
         await ingest.upsert_chunks(VECTORS, [Chunk(id="a", text="a", vector=vector(1, 0, 0))])
+    await indexes.close()
     [reason] = core.stopped
     assert "vectors could not follow" in reason
 
