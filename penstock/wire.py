@@ -1,10 +1,14 @@
 """Errors on the wire: google.rpc.Status with ErrorInfo, and back. The one table between the tree and gRPC.
 
-The reason travels in ErrorInfo; a client rebuilds the same class from it and never from the text.
+The reason travels in ErrorInfo; a client rebuilds the same class from it and never from the text. Over gRPC all of it goes
+in the call's trailers, of which peers take 8 KiB: what a caller made long (a name, a hundred faults) is cut here, or the peer
+would refuse the trailers whole, and the reason with them.
 """
 
 import re
-from typing import cast
+from collections.abc import Iterator, Sequence
+from typing import Final, cast
+from urllib.parse import quote
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -13,6 +17,13 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from penstock.errors import DOMAIN, INTERNAL_MESSAGE, Internal, MessageTooLarge, PenstockError, Violation, by_reason, from_code
+
+TRAILERS_BYTES_MAX: Final = 7_500
+"""Of a peer's 8 KiB, for the message (percent-encoded) and the status (base64); the rest is for other trailers."""
+
+_MESSAGE_BYTES_MAX: Final = 1024
+_FACT_BYTES_MAX: Final = 256
+_LEFT_OUT: Final = "violations_left_out"
 
 _BY_REASON = by_reason()
 _NODE = re.compile(r"nodes\[(?P<id>[^]]+)]\.?(?P<field>.*)")
@@ -25,12 +36,17 @@ def status_code(error: PenstockError) -> grpc.StatusCode:
 
 
 def to_status(error: PenstockError) -> status_pb2.Status:
-    """The status that a caller sees. Of an Internal it carries nothing but the fixed message."""
-    message = INTERNAL_MESSAGE if isinstance(error, Internal) else error.message
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    """The status that a caller sees, short enough for trailers. Of an Internal it carries nothing but the fixed message."""
+    message = _cut(INTERNAL_MESSAGE if isinstance(error, Internal) else error.message, _MESSAGE_BYTES_MAX)
+    facts = {key: _cut(value, _FACT_BYTES_MAX) for key, value in error.metadata.items()}
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=facts)
     details: list[Message] = [info]
     if error.violations:
-        details.append(error_details_pb2.BadRequest(field_violations=[_field_violation(each) for each in error.violations]))
+        encoded_max = (TRAILERS_BYTES_MAX - len(quote(message))) * 3 // 4
+        told = list(_fitting(error.violations, encoded_max - len(message.encode()) - info.ByteSize()))
+        if len(told) < len(error.violations):
+            info.metadata[_LEFT_OUT] = str(len(error.violations) - len(told))
+        details.append(error_details_pb2.BadRequest(field_violations=told))
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(int(error.retry_after_s * 1000))
@@ -80,9 +96,26 @@ def _pack(message: Message) -> any_pb2.Any:
     return packed
 
 
+def _fitting(violations: Sequence[Violation], bytes_max: int) -> Iterator[error_details_pb2.BadRequest.FieldViolation]:
+    """As many of the violations, from the first, as have room; the first always."""
+    taken = 0
+    for number, violation in enumerate(violations):
+        sent = _field_violation(violation)
+        taken += sent.ByteSize() + 4
+        if number and taken > bytes_max:
+            return
+        yield sent
+
+
+def _cut(text: str, bytes_max: int) -> str:
+    encoded = text.encode()
+    return text if len(encoded) <= bytes_max else encoded[: bytes_max - 3].decode(errors="ignore") + "..."
+
+
 def _field_violation(violation: Violation) -> error_details_pb2.BadRequest.FieldViolation:
     place = ".".join(part for part in (f"nodes[{violation.node_id}]" if violation.node_id else "", violation.field) if part)
-    return error_details_pb2.BadRequest.FieldViolation(field=place or "document", description=violation.advice)
+    field, description = _cut(place or "document", _FACT_BYTES_MAX), _cut(violation.advice, _MESSAGE_BYTES_MAX)
+    return error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
 
 
 def _violation(sent: error_details_pb2.BadRequest.FieldViolation) -> Violation:

@@ -21,12 +21,14 @@ from penstock.errors import (
     BackendUnavailable,
     DeadlineExceeded,
     Internal,
+    InvalidInputs,
     MalformedRequest,
     MessageTooLarge,
     ModelNotFound,
     NotReady,
     Overloaded,
     PenstockError,
+    Violation,
 )
 from penstock.generation.v1 import generation_pb2 as pb
 from penstock.generation.v1.generation_pb2_grpc import (
@@ -115,6 +117,22 @@ async def test_an_error_of_ours_reaches_the_client_as_the_same_class(running: Ru
     with pytest.raises(ModelNotFound, match="no model 'x'") as caught, rpc_errors("generation"):
         await running.stub.Generate(pb.GenerateRequest(), timeout=5)
     assert caught.value.metadata == {"model": "x", "service": "generation"}
+
+
+@pytest.mark.parametrize("letter", ["n", "é", "😀"])
+async def test_an_error_that_a_caller_made_long_still_reaches_it_with_its_reason(running: Running, letter: str) -> None:
+    name = letter * 20_000
+    faults = [Violation(field=f"inputs.{name}", message=f"there is no input {name}") for _ in range(500)]
+
+    async def refuse() -> pb.GenerateResponse:
+        raise InvalidInputs(f"there is no input {name}", metadata={"name": name}, violations=faults)
+
+    running.servicer.unary = refuse
+    with pytest.raises(InvalidInputs, match="there is no input") as caught, rpc_errors("generation"):
+        await running.stub.Generate(pb.GenerateRequest(), timeout=5)
+    told = len(caught.value.violations)
+    assert told >= 1
+    assert caught.value.metadata["violations_left_out"] == str(500 - told)
 
 
 async def test_an_unknown_exception_says_nothing_outside_and_everything_in_the_log(
