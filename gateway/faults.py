@@ -4,6 +4,7 @@ Documents come from strangers, and one of 1 MiB can hold a hundred thousand faul
 bounds: on the faults that are told, on the fields of an object, on the names that a misspelt one is compared with.
 """
 
+import math
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from itertools import islice
@@ -68,6 +69,8 @@ def quoted(value: object) -> str:
     """A value as a message shows it: as JSON, cut short."""
     if isinstance(value, str):
         value = value[: QUOTED_CHARS_MAX + 1]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no word for it.
     try:
         text = orjson.dumps(value).decode()
     except TypeError:  # Not JSON, or nested deeper than orjson writes.

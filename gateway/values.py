@@ -1,5 +1,6 @@
 """What travels along a flow's edges: the types, the passages, and how any value reads as text or as JSON."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -101,6 +102,16 @@ def check_chars(count: int) -> None:
             f"the text would have {count} characters, more than the {TEXT_CHARS_MAX} that a node may make",
             metadata={"limit": str(TEXT_CHARS_MAX)},
         )
+
+
+def is_finite(value: Any) -> bool:
+    """Whether every number in a JSON value is finite: protobuf can carry others, JSON can't. Does not recurse itself."""
+    level = [value]
+    while level:
+        if any(isinstance(each, float) and not math.isfinite(each) for each in level):
+            return False
+        level = [child for parent in level if isinstance(parent, dict | list) for child in _children(parent)]
+    return True
 
 
 def is_deeper(value: Any, limit: int) -> bool:

@@ -1,6 +1,5 @@
 """input: a value that the run is given."""
 
-import math
 from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
@@ -10,7 +9,7 @@ from gateway.document import NAME_PATTERN
 from gateway.execution import Run
 from gateway.flow_model import FlowInput, OutputPort, Ports
 from gateway.nodes.spec import Inputs, NodeParams, NodeSpec, Outputs, Pure, Work
-from gateway.values import PortType
+from gateway.values import PortType, is_finite
 
 _PYTHON_TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "text": str,
@@ -42,10 +41,10 @@ class InputParams(NodeParams):
 
 
 def fits(value: object, kind: PortType) -> bool:
-    """Whether a JSON value is of the type. true is not a number, and neither is one that is not finite."""
-    if kind is PortType.NUMBER and (isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value))):
+    """Whether a JSON value is of the type. true is not a number, and what is not finite is not JSON."""
+    if kind is PortType.NUMBER and isinstance(value, bool):
         return False
-    return isinstance(value, _PYTHON_TYPES[kind.value])
+    return isinstance(value, _PYTHON_TYPES[kind.value]) and (kind is PortType.TEXT or is_finite(value))
 
 
 def declared(node_id: str, params: InputParams) -> FlowInput:

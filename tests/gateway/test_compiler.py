@@ -174,6 +174,10 @@ async def test_inputs_of_every_type_have_defaults_and_reach_the_prompt(world: Wo
         await compiled.run({"j": 1, "n": True})
     with pytest.raises(InvalidInputs, match="must be of the type number"):
         await compiled.run({"j": 1, "n": float("nan")})
+    with pytest.raises(InvalidInputs, match="must be of the type json; found"):
+        await compiled.run({"j": {"a": [1, float("inf")]}})
+    with pytest.raises(InvalidInputs, match="must be of the type json; found nan"):
+        await compiled.run({"j": float("nan")})
 
 
 # LangChain
