@@ -34,7 +34,8 @@ class Fault(ValueError):
         return self.error(
             f"{where}: {subject} {self.problem}{advice}",
             metadata={"field": self.path, "location": where},
-            violations=[Violation(field=self.path, message=self.problem, suggestion=self.suggestion)],
+            # Of the whole body there is no field to name, and the message has said it all.
+            violations=[Violation(field=self.path, message=self.problem, suggestion=self.suggestion)] if self.path else (),
         )
 
 

@@ -176,6 +176,13 @@ async def test_a_wrong_field_is_a_field_violation_too(client):
     assert [violation["field"] for violation in violations["field_violations"]] == ["top_k"]
 
 
+@pytest.mark.parametrize("body", [b"null", b"[]", b'"flows/a"'])
+async def test_a_body_that_is_no_object_names_no_field(client, body):
+    answer = await client.call("POST", "/v1/flows/a:run", body)
+    assert (answer.status, answer.reason) == (400, "MALFORMED_REQUEST")
+    assert not any("field_violations" in detail for detail in answer.error["details"])
+
+
 async def test_a_key_given_twice_has_its_last_value(client, dispatcher):
     request = await bound(client, dispatcher, "POST", "/v1/collections/c:search", b'{"text": "a", "text": "b"}')
     assert request.text == "b"
