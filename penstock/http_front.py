@@ -4,15 +4,19 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import penstock
 from penstock.dispatcher import Dispatcher
 from penstock.errors import FailedPrecondition
 from penstock.settings import ServiceSettings
 from penstock.transcoding import Transcoder
+
+HEAD_BYTES_MAX: Final = 64 * 1024
+"""Longest request line and headers of one request. What comes with their beginning or end in one read is not counted."""
 
 
 class Served(Protocol):
@@ -53,7 +57,7 @@ class HttpFront:
                     title=f"Penstock {service.name}",
                     version=penstock.__version__,
                 ),
-                http="httptools",
+                http=_BoundedHead,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -77,6 +81,29 @@ class HttpFront:
         """Takes no new connections and waits for what is in flight, at most the grace."""
         self._server.should_exit = True
         await asyncio.shield(self._task)
+
+
+class _BoundedHead(HttpToolsProtocol):
+    """uvicorn's protocol, which itself would keep the head of a request however long it grows."""
+
+    _in_head = False
+    _head_bytes = 0
+
+    def on_message_begin(self) -> None:
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        goes_on = self._in_head
+        super().data_received(data)
+        if goes_on and self._in_head and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self.send_400_response(f"the request line and headers are over {HEAD_BYTES_MAX} bytes")
 
 
 class _Server(uvicorn.Server):
