@@ -55,7 +55,7 @@ def _prompt(one: tuple[str, str], other: tuple[str, str], texts: dict[str, str])
     (first, question), (second, _) = one, other
     return (
         f"Passages:\n[1] {texts[first]}\n\n[2] {texts[second]}\n\nQuestion: {question}\n"
-        "Answer from the passages alone, and say where it stands."
+        "Answer in a long paragraph, from the passages alone."
     )
 
 

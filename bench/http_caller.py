@@ -50,9 +50,10 @@ class HttpCaller:
 
     async def call(self, slot: int, payload: bytes) -> Reply:
         try:
+            if self._connections[slot].closed:
+                self._connections[slot] = await self._connect()
             return await self._connections[slot].exchange(self._head % len(payload) + payload)
         except OSError as error:
-            self._connections[slot] = await self._connect()
             return Reply(fault=type(error).__name__)
 
     async def _connect(self) -> "_Connection":
@@ -71,6 +72,10 @@ class _Connection(asyncio.Protocol):
         self._answer: asyncio.Future[Reply] | None = None
         self._body = bytearray()
         self._first_at = 0.0
+
+    @property
+    def closed(self) -> bool:
+        return self._transport is None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its bases.
