@@ -12,6 +12,7 @@ from generation_svc.engine import Engine
 from generation_svc.generation import Generation
 from generation_svc.servicer import GenerationServicer
 from generation_svc.settings import GenerationSettings
+from penstock.errors import FailedPrecondition
 from penstock.generation.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
 from penstock.server import Assembly, Service, run
 
@@ -41,8 +42,14 @@ async def _openvino(settings: GenerationSettings, on_death: OnDeath) -> Engine:
 
 
 async def _vllm(settings: GenerationSettings, on_death: OnDeath) -> Engine:
-    from generation_svc.vllm_engine import VllmEngine  # noqa: PLC0415
-
+    if settings.model.endswith(".gguf"):
+        message = "vLLM takes a checkpoint, not a GGUF file: penstock models prepare makes one; name its folder as the model"
+        raise FailedPrecondition(message)
+    try:
+        from generation_svc.vllm_engine import VllmEngine  # noqa: PLC0415
+    except ImportError as error:
+        message = f"vLLM is not in this environment ({error}); run the service in the one that make vllm makes"
+        raise FailedPrecondition(message) from error
     return await VllmEngine.start(settings, on_death=on_death)
 
 

@@ -22,10 +22,10 @@ async def test_a_path_that_is_not_there_is_not_looked_for_on_a_hub(reference: st
         await fetched(reference)
 
 
-async def asked_in_a_process(reference: str, endpoint: str, home: Path) -> tuple[int, str]:
+async def asked_in_a_process(reference: str, endpoint: str, home: Path, **more: str) -> tuple[int, str]:
     """In a process of its own, because the hub's library reads its settings when it is imported."""
     program = f"import asyncio; from generation_svc.hub import fetched; print(asyncio.run(fetched({reference!r})))"
-    environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_XET": "1"}
+    environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "PYTHONPATH": str(ROOT), **more}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
@@ -56,6 +56,6 @@ async def test_a_file_named_by_its_repository_is_fetched_from_the_hub(tmp_path: 
 
 
 async def test_without_a_hub_a_name_is_refused_with_what_was_tried(tmp_path: Path) -> None:
-    code, said = await asked_in_a_process("owner/name/model.gguf", "http://127.0.0.1:9", tmp_path)
+    code, said = await asked_in_a_process("owner/name/model.gguf", "http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE="1")
     assert code == 1
     assert "neither a file or folder here nor to be had from the hub" in said
