@@ -74,7 +74,7 @@ class GenerationSettings(ServiceSettings):
         default=0.0,
         ge=0,
         le=4096,
-        description="Memory for keys and values, in GiB. 0: by the fraction above, or vLLM's CPU default.",
+        description="Memory for keys and values, in GiB. 0: by the fraction above, on a CPU of the machine's memory.",
     )
     vllm_tensor_parallel: int = Field(default=1, ge=1, le=64, description="GPUs that share each layer.")
     vllm_trust_remote_code: bool = Field(default=False, description="Run Python code that comes with the model.")
