@@ -25,6 +25,7 @@ from grpc_health.v1 import health, health_pb2
 from pydantic import ValidationError
 
 import penstock
+from penstock.collector import spare_what_is_loaded
 from penstock.dispatcher import Dispatcher
 from penstock.errors import PenstockError
 from penstock.grpc_front import grpc_server
@@ -105,6 +106,7 @@ async def _serve(service: Service, settings: ServiceSettings, telemetry: Telemet
         async with stop.on_signals(), _http_serving(http):
             assembly = Assembly(settings=settings, dispatcher=dispatcher, telemetry=telemetry, stop=stop.because_of_failure)
             async with service.assemble(assembly):
+                spare_what_is_loaded()
                 dispatcher.ready = stop.can_drain = True
                 await _set_health(healthy, service, health_pb2.HealthCheckResponse.SERVING)
                 _announce(service, settings, grpc_address, http.address if http else "")
