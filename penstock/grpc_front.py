@@ -15,11 +15,12 @@ from grpc_status import rpc_status
 
 from penstock.dispatcher import Dispatcher, Request
 from penstock.errors import MalformedRequest, MessageTooLarge, PenstockError
+from penstock.health import Health
 from penstock.settings import ServiceSettings
 from penstock.wire import to_status
 
 
-def grpc_server(settings: ServiceSettings, dispatcher: Dispatcher, healthy: Any) -> grpc.aio.Server:
+def grpc_server(settings: ServiceSettings, dispatcher: Dispatcher, healthy: Health) -> grpc.aio.Server:
     """A grpc.aio server over the dispatcher, with health and reflection. Not yet bound or started."""
     age_ms = int(settings.connection_age_max_s * 1000)
     server = grpc.aio.server(

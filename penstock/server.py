@@ -21,7 +21,6 @@ from typing import Any, Final
 
 import grpc
 import uvloop
-from grpc_health.v1 import health, health_pb2
 from pydantic import ValidationError
 
 import penstock
@@ -29,6 +28,7 @@ from penstock.collector import spare_what_is_loaded
 from penstock.dispatcher import Dispatcher
 from penstock.errors import PenstockError
 from penstock.grpc_front import grpc_server
+from penstock.health import Health
 from penstock.http_front import HttpFront, listen
 from penstock.interceptors import Admission, Deadline, ErrorBoundary, Tracing
 from penstock.settings import ServiceSettings
@@ -96,10 +96,9 @@ async def _main(service: Service, settings: ServiceSettings) -> int:
 @asynccontextmanager
 async def _serve(service: Service, settings: ServiceSettings, telemetry: Telemetry, stop: "_Stop") -> AsyncIterator[None]:
     dispatcher = _dispatcher(service, settings, telemetry)
-    healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # A gap in the stubs.
+    healthy = Health(service.rpc_services)
     server = grpc_server(settings, dispatcher, healthy)
     grpc_address = _bind(server, settings.grpc_address)
-    await _set_health(healthy, service, health_pb2.HealthCheckResponse.NOT_SERVING)
     await server.start()
     http = HttpFront(listen(settings.http_address), service, settings, dispatcher) if settings.http_address else None
     try:
@@ -108,11 +107,11 @@ async def _serve(service: Service, settings: ServiceSettings, telemetry: Telemet
             async with service.assemble(assembly):
                 spare_what_is_loaded()
                 dispatcher.ready = stop.can_drain = True
-                await _set_health(healthy, service, health_pb2.HealthCheckResponse.SERVING)
+                healthy.serve()
                 _announce(service, settings, grpc_address, http.address if http else "")
                 yield
                 dispatcher.ready = False
-                await healthy.enter_graceful_shutdown()
+                healthy.leave()
                 await asyncio.gather(server.stop(settings.drain_grace_s), *([http.drain()] if http else []))
     finally:
         await server.stop(None)
@@ -196,11 +195,6 @@ def _bind(server: grpc.aio.Server, address: str) -> str:
         message = f"cannot listen for gRPC on {address}: is another process there? Choose another grpc_address"
         raise PenstockError(message) from error
     return f"{address.rpartition(':')[0]}:{port}"
-
-
-async def _set_health(healthy: Any, service: Service, status: Any) -> None:
-    for name in ("", *service.rpc_services):
-        await healthy.set(name, status)
 
 
 def _announce(service: Service, settings: ServiceSettings, grpc_address: str, http_address: str) -> None:

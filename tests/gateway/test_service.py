@@ -11,7 +11,6 @@ import aiohttp
 import grpc
 import pytest
 from google.protobuf import json_format
-from grpc_health.v1 import health
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -39,6 +38,7 @@ from penstock.flow.v1 import flow_pb2 as pb
 from penstock.flow.v1 import flow_pb2_grpc
 from penstock.generation.v1 import generation_pb2, generation_pb2_grpc
 from penstock.grpc_front import grpc_server
+from penstock.health import Health
 from penstock.interceptors import Admission, Deadline, ErrorBoundary, Tracing
 from penstock.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from penstock.server import _serve, _Stop
@@ -123,7 +123,9 @@ async def backends(retrieval: Retrieval, generation: Generation, telemetry: Tele
     settings = ServiceSettings()
     chain = (Tracing(telemetry.tracer("server")), ErrorBoundary(), Admission(100), Deadline())
     dispatcher = Dispatcher(BACKENDS, chain)
-    server = grpc_server(settings, dispatcher, health.aio.HealthServicer())
+    healthy = Health(BACKENDS)
+    healthy.serve()
+    server = grpc_server(settings, dispatcher, healthy)
     port = server.add_insecure_port("127.0.0.1:0")
     retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(retrieval, dispatcher)
     generation_pb2_grpc.add_GenerationServiceServicer_to_server(generation, dispatcher)

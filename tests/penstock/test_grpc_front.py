@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import descriptor_pb2
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -37,6 +37,7 @@ from penstock.generation.v1.generation_pb2_grpc import (
     add_GenerationServiceServicer_to_server,
 )
 from penstock.grpc_front import grpc_server
+from penstock.health import Health
 from penstock.interceptors import Admission, Deadline, ErrorBoundary, Tracing
 from penstock.settings import ServiceSettings
 from penstock.wire import from_status
@@ -74,7 +75,7 @@ class Running:
         chain = (Tracing(tracer), ErrorBoundary(), Admission(settings.concurrency_max), Deadline())
         self.dispatcher = Dispatcher((SERVICE,), chain)
         self.servicer = ScriptedServicer()
-        self.health = health.aio.HealthServicer()
+        self.health = Health((SERVICE,))
         self.server = grpc_server(settings, self.dispatcher, self.health)
         self.port = self.server.add_insecure_port("127.0.0.1:0")
 
@@ -82,6 +83,7 @@ class Running:
         await self.server.start()
         add_GenerationServiceServicer_to_server(self.servicer, self.dispatcher)
         self.dispatcher.ready = True
+        self.health.serve()
         self.channel = open_channel(f"127.0.0.1:{self.port}", tracer_provider=self.provider, message_bytes_max=64 * 2**20)
         self.stub = GenerationServiceStub(self.channel)
         return self
@@ -290,7 +292,6 @@ async def test_a_servers_fault_marks_both_spans_a_callers_fault_only_the_clients
 
 
 async def test_health_and_reflection_answer(running: Running) -> None:
-    await running.health.set("", health_pb2.HealthCheckResponse.SERVING)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{running.port}") as channel:
         answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING

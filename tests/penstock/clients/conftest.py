@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from grpc_health.v1 import health
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -25,6 +24,7 @@ from penstock.errors import (
 from penstock.flow.v1 import flow_pb2, flow_pb2_grpc
 from penstock.generation.v1 import generation_pb2, generation_pb2_grpc
 from penstock.grpc_front import grpc_server
+from penstock.health import Health
 from penstock.interceptors import Admission, Deadline, ErrorBoundary, Tracing
 from penstock.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from penstock.settings import ServiceSettings
@@ -268,7 +268,9 @@ class Services:
         )
         self.dispatcher = Dispatcher(SERVICES, chain)
         self.flows, self.runs, self.retrieval, self.generation = Flows(), Runs(), Retrieval(), Generation()
-        self._server = grpc_server(settings, self.dispatcher, health.aio.HealthServicer())
+        healthy = Health(SERVICES)
+        healthy.serve()
+        self._server = grpc_server(settings, self.dispatcher, healthy)
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
 
     async def __aenter__(self) -> "Services":
