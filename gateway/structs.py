@@ -7,7 +7,7 @@ from google.protobuf import struct_pb2
 
 
 def from_struct(struct: struct_pb2.Struct) -> dict[str, Any]:
-    """A Struct as a dict. Its numbers are floats; protobuf itself reads none that is nested deeper than 100 messages."""
+    """A Struct as a dict. Whole numbers are ints; protobuf itself reads none that is nested deeper than 100 messages."""
     return {name: _from_value(value) for name, value in struct.fields.items()}
 
 
@@ -25,7 +25,14 @@ def _from_value(value: struct_pb2.Value) -> Any:
         return from_struct(value.struct_value)
     if kind == "list_value":
         return [_from_value(item) for item in value.list_value.values]
+    if kind == "number_value":
+        return _number(value.number_value)
     return None if kind in {None, "null_value"} else getattr(value, kind)
+
+
+def _number(number: float) -> float:
+    """A Struct has doubles alone; 3 that was sent as 3 is to read as 3 in a prompt. Beyond 2**53 a double is no exact count."""
+    return int(number) if number.is_integer() and abs(number) <= 2**53 else number
 
 
 def _set(message: struct_pb2.Value, value: Any) -> None:

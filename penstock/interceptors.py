@@ -110,6 +110,8 @@ class ErrorBoundary:
         except PenstockError as error:
             if isinstance(error, Internal):
                 log.exception("%s failed: %s", method, error.message)
+            elif error.code in _SERVER_FAULTS:
+                log.warning("%s failed: %s: %s %s", method, error.reason, error.message, error.metadata)
             raise
         except Exception as error:
             log.exception("%s failed", method)

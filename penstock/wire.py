@@ -81,7 +81,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> PenstockError:
         return from_status(status)
     details = error.details() or error.code().name
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
-        return MessageTooLarge(details)  # gRPC's own refusal, which has no reason but these words.
+        # gRPC's own refusal, which has no reason but these words.
+        return MessageTooLarge(f"{details}; ask for less at a time, such as a lower top_k, or send it in parts")
     return from_code(error.code().value[0], details)
 
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -44,6 +44,9 @@ class CollectionRecord(Protocol):
     def vectors(self, collection: Collection) -> AsyncIterator[tuple[Sequences, Matrix]]:
         """All vectors of a collection in parts, ascending in sequence number."""
         ...
+
+
+_LISTING: Final = "collections"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,9 +106,9 @@ class Catalog:
 
     def page(self, page_size: int, token: str) -> tuple[list[Collection], str]:
         """A page of collections in the order of ids, and the next page's token."""
-        size, after = checks.page_size(page_size), key_after(token)
+        size, after = checks.page_size(page_size), key_after(_LISTING, token)
         ids = sorted(collection_id for collection_id in self._open if collection_id > after)
-        following = page_token(ids[size - 1]) if len(ids) > size else ""
+        following = page_token(_LISTING, ids[size - 1]) if len(ids) > size else ""
         return [self._open[collection_id].collection for collection_id in ids[:size]], following
 
     async def delete(self, name: str) -> None:

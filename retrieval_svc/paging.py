@@ -1,6 +1,7 @@
 """Page tokens: where a page ended, as text that callers pass back and need not understand.
 
-A token holds the last key of its page, so pages stay right while entries come and go, and no page costs more than another.
+A token holds its list's name and the last key of its page: pages stay right while entries come and go, no page costs more
+than another, and a token of another list is refused.
 """
 
 import base64
@@ -9,29 +10,29 @@ from typing import Final
 
 from penstock.errors import InvalidArgument, Violation
 
-_VERSION: Final = b"1"
+_SEPARATOR: Final = "\0"
 
 
-def page_token(last_key: str) -> str:
-    """The token of the page after `last_key`."""
+def page_token(listing: str, last_key: str) -> str:
+    """The token of the page of `listing` ("collections", "collections/x/chunks") after `last_key`."""
     # Without the padding, which would have to be escaped in a URL.
-    return base64.urlsafe_b64encode(_VERSION + last_key.encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(f"{listing}{_SEPARATOR}{last_key}".encode()).decode().rstrip("=")
 
 
-def key_after(token: str) -> str:
-    """The key after which a page begins; empty for the first.
+def key_after(listing: str, token: str) -> str:
+    """The key after which a page of `listing` begins; empty for the first.
 
-    Raises InvalidArgument for what page_token did not make.
+    Raises InvalidArgument for what page_token did not make for this list.
     """
     if not token:
         return ""
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        version, key = raw[:1], raw[1:].decode()
+        made_for, _, key = raw.decode().partition(_SEPARATOR)
     except (binascii.Error, ValueError):
-        version, key = b"", ""
-    if version != _VERSION or not key:
-        message = "page_token is not one that this service gave out; leave it empty to start at the first page"
+        made_for, key = "", ""
+    if made_for != listing or not key:
+        message = "page_token is not one that this list gave out; leave it empty to start at the first page"
         violation = Violation(message=message, field="page_token")
         raise InvalidArgument(message, metadata={"field": "page_token"}, violations=[violation])
     return key

@@ -88,10 +88,11 @@ class Search:
 
     async def page(self, name: str, page_size: int, token: str) -> tuple[list[StoredChunk], str]:
         """A page of a collection's chunks in the order of ids, and the next page's token."""
-        size, after = checks.page_size(page_size), key_after(token)
         entry = self._catalog.find(name)
+        listing = f"collections/{entry.spec.id}/chunks"
+        size, after = checks.page_size(page_size), key_after(listing, token)
         chunks = await self._reader.chunks_after(entry.uid, after, size + 1)
-        following = page_token(chunks[size - 1].id) if len(chunks) > size else ""
+        following = page_token(listing, chunks[size - 1].id) if len(chunks) > size else ""
         return chunks[:size], following
 
     async def _vector(self, entry: OpenCollection, query: Query) -> Vector:

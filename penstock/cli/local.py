@@ -1,6 +1,7 @@
 """The three services as processes on loopback: start, wait until each is ready, stop in order."""
 
 import asyncio
+import fcntl
 import json
 import os
 import sys
@@ -8,9 +9,9 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
-from penstock.errors import Unavailable
+from penstock.errors import FailedPrecondition, Unavailable
 
 MODULES: Final = {"gateway": "gateway", "retrieval": "retrieval_svc", "generation": "generation_svc"}
 PORTS: Final = {"gateway": (50050, 8080), "retrieval": (50051, 8081), "generation": (50052, 8082)}
@@ -43,6 +44,7 @@ class LocalStack:
         self._names = frozenset(names)
         self._fixed_ports = fixed_ports
         self._environment = dict(environment)
+        self._lock: IO[str] | None = None
         self.services: dict[str, Running] = {}
 
     async def start(self, on_ready: Callable[[Running], None]) -> None:
@@ -52,6 +54,7 @@ class LocalStack:
         """
         for name in ("logs", "run"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.folder)
         try:
             await self._start_all(on_ready)
         except BaseException:  # Ctrl-C too: nothing that was started may stay behind.
@@ -64,6 +67,8 @@ class LocalStack:
         for name in ("gateway", "retrieval", "generation"):
             if name in self.services:
                 codes[name] = await _terminate(self.services[name].process)
+        if self._lock is not None:
+            self._lock.close()
         return codes
 
     async def died(self) -> Running:
@@ -123,6 +128,18 @@ class LocalStack:
             f"{prefix}EXIT_WITH_PARENT": "true",
         }
         return own | {"PYTHONUNBUFFERED": "1"}
+
+
+def _locked(folder: Path) -> IO[str]:
+    """The folder's lock file, locked until it is closed or its process ends. Raises FailedPrecondition when it is taken."""
+    file = (folder / "run" / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        message = f"another penstock runs on {folder}: stop it, or name another folder with --data-dir"
+        raise FailedPrecondition(message) from error
+    return file
 
 
 async def _ready(name: str, process: asyncio.subprocess.Process, address_file: Path, log: Path) -> dict[str, str]:

@@ -11,12 +11,12 @@ from retrieval_svc.paging import key_after, page_token
 @given(st.text(min_size=1))
 def test_a_token_gives_back_its_key(key: str) -> None:
     if key.isprintable():
-        assert key_after(page_token(key)) == key
-        assert "=" not in page_token(key)
+        assert key_after("a/list", page_token("a/list", key)) == key
+        assert "=" not in page_token("a/list", key)
 
 
 def test_no_token_is_the_first_page() -> None:
-    assert key_after("") == ""
+    assert key_after("a/list", "") == ""
 
 
 @pytest.mark.parametrize(
@@ -25,5 +25,10 @@ def test_no_token_is_the_first_page() -> None:
 )
 def test_garbage_is_no_token(token: str) -> None:
     with pytest.raises(InvalidArgument) as refused:
-        key_after(token)
+        key_after("a/list", token)
     assert refused.value.metadata == {"field": "page_token"}
+
+
+def test_a_token_of_another_list_is_refused():
+    with pytest.raises(InvalidArgument, match="this list"):
+        key_after("another/list", page_token("a/list", "key"))
