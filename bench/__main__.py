@@ -30,7 +30,7 @@ _WIDTH_OF_FILES: Final = 180
 @click.option(
     "--part", "parts", type=click.Choice(list(PARTS)), multiple=True, help="Only this part; may be given several times."
 )
-@click.option("--quick", is_flag=True, help="One short round of less: under a minute, to see that it works.")
+@click.option("--quick", is_flag=True, help="One short round of less: about a minute, to see that it works.")
 @click.option("--rounds", type=click.IntRange(1, 100), help="Rounds whose median is quoted.")
 @click.option("--seconds", type=click.FloatRange(0.1, 600), help="Length of a measured window.")
 @click.option("--in-flight", multiple=True, type=click.IntRange(1, 256), help="Requests at once in the flow part; repeatable.")

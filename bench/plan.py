@@ -32,7 +32,7 @@ PLANS: Final[Mapping[str, Plan]] = {
         in_flight=(1, 32),
         collection_sizes=(1_000,),
         prompts_alone=1,
-        prompts_together=4,
-        answer_tokens=16,
+        prompts_together=2,
+        answer_tokens=8,
     ),
 }

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 # As the retrieval service has it, and before anything that reads it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import orjson
