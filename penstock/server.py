@@ -11,6 +11,7 @@ import asyncio
 import ctypes
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -66,8 +67,8 @@ def run(service: Service) -> None:
     """Runs a service until it is asked to leave. Exits 0 after a drain, 1 when it failed, 2 for bad settings."""
     settings = _settings(service)
     configure_logging(settings.log_level, settings.log_format)
-    if settings.exit_with_parent:
-        _be_told_of_the_parents_death()
+    if settings.parent_pid:
+        _leave_with(settings.parent_pid)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         sys.exit(runner.run(_main(service, settings)))
 
@@ -166,10 +167,13 @@ async def _http_serving(http: HttpFront | None) -> AsyncIterator[None]:
         yield
 
 
-def _be_told_of_the_parents_death() -> None:
-    """Asks Linux to send SIGTERM to this process when its parent dies."""
+def _leave_with(parent_pid: int) -> None:
+    """Asks Linux to send SIGTERM to this process when its parent dies; leaves at once when it has died already."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent_pid:
+        log.warning("the process %d that started this one has gone", parent_pid)
+        sys.exit(0)
 
 
 def _settings(service: Service) -> ServiceSettings:

@@ -38,8 +38,10 @@ class ServiceSettings(BaseSettings):
         le=86_400,
         description="Age at which a connection is closed, so that clients find new replicas.",
     )
-    exit_with_parent: bool = Field(
-        default=False, description="Drain and leave when the process that started this one dies, kill -9 included (Linux)."
+    parent_pid: int = Field(
+        default=0,
+        ge=0,
+        description="Process that started this one: when it dies, kill -9 included, drain and leave (Linux). 0: none.",
     )
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severity that is logged.")
     log_format: str = Field(default="json", pattern="^(json|text)$", description="json for machines, text for people.")

@@ -125,7 +125,7 @@ class LocalStack:
             f"{prefix}HTTP_ADDRESS": os.environ.get(f"{prefix}HTTP_ADDRESS", f"127.0.0.1:{http_port}"),
             f"{prefix}ADDRESS_FILE": str(address_file),
             f"{prefix}DATA_DIR": str(self.folder / name),
-            f"{prefix}EXIT_WITH_PARENT": "true",
+            f"{prefix}PARENT_PID": str(os.getpid()),
         }
         return own | {"PYTHONUNBUFFERED": "1"}
 
