@@ -28,22 +28,22 @@ _STRING_LIKE: Final = frozenset({FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.
 
 
 class MessageRenderer:
-    """Renders one message type. `always`: fields without presence; `present`: with it; `oneofs`: renderers by member."""
+    """Renders one message type, its fields in their order in the proto.
+
+    `fields` are (name, renderer, whether it has presence); `oneofs` the renderers of each oneof's members.
+    """
 
     def __init__(self) -> None:
-        self.always: list[tuple[str, Render | None]] = []
-        self.present: list[tuple[str, Render | None]] = []
+        self.fields: list[tuple[str, Render | None, bool]] = []
         self.oneofs: list[tuple[str, dict[str, Render | None]]] = []
 
     def __call__(self, message: Any) -> dict[str, Any]:
         rendered: dict[str, Any] = {}
-        for name, render in self.always:
+        for name, render, has_presence in self.fields:
+            if has_presence and not message.HasField(name):
+                continue
             value = getattr(message, name)
             rendered[name] = render(value) if render else value
-        for name, render in self.present:
-            if message.HasField(name):
-                value = getattr(message, name)
-                rendered[name] = render(value) if render else value
         for oneof, members in self.oneofs:
             name = message.WhichOneof(oneof)
             if name:
@@ -90,10 +90,8 @@ class Renderers:
             if not renderer.oneofs or renderer.oneofs[-1][0] != oneof.name:
                 renderer.oneofs.append((oneof.name, {}))
             renderer.oneofs[-1][1][field.name] = render
-        elif field.has_presence:
-            renderer.present.append((field.name, render))
         else:
-            renderer.always.append((field.name, render))
+            renderer.fields.append((field.name, render, field.has_presence))
 
     def _map(self, key: FieldDescriptor, value: FieldDescriptor) -> Render:
         render = self._one(value) or (lambda value: value)
