@@ -56,7 +56,7 @@ def raw(samples: Round, **labels: Any) -> Iterable[dict[str, Any]]:
 
 def number(value: float, digits: int = 3) -> str:
     """With about so many significant digits."""
-    if value == 0:
+    if abs(value) < 1e-6:
         return "0"
     if abs(value) >= 10 ** (digits - 1):
         return f"{value:,.0f}"
