@@ -41,6 +41,7 @@ class ServiceSettings(BaseSettings):
     parent_pid: int = Field(
         default=0,
         ge=0,
+        le=2**22,  # Linux's own bound.
         description="Process that started this one: when it dies, kill -9 included, drain and leave (Linux). 0: none.",
     )
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="Least severity that is logged.")
