@@ -1,6 +1,5 @@
 """`penstock ask` and `penstock flow ...`."""
 
-import asyncio
 import json
 from dataclasses import asdict
 from importlib.metadata import entry_points
@@ -10,13 +9,10 @@ from typing import Any
 import click
 from rich.console import Console
 
+from penstock.cli.command import GATEWAY_OPTION, in_loop
 from penstock.cli.rendering import print_sources
 from penstock.clients import Done, Penstock, RunResult, Sources, Token
 from penstock.errors import InvalidArgument, InvalidFlow
-
-gateway_option = click.option(
-    "--gateway", envvar="PENSTOCK_GATEWAY", default="127.0.0.1:50050", show_default=True, help="The gateway's gRPC address."
-)
 
 
 @click.group(name="flow")
@@ -37,30 +33,24 @@ def validate(files: tuple[str, ...]) -> None:
 @flow_commands.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--name", default="", help="Under which name; the file's own without its suffix by default.")
-@gateway_option
-def push(file: str, name: str, gateway: str) -> None:
+@GATEWAY_OPTION
+@in_loop
+async def push(file: str, name: str, gateway: str) -> None:
     """Keep a flow on the gateway, replacing what has its name."""
-
-    async def keep() -> None:
-        async with Penstock(gateway) as client:
-            flow = await client.create_flow(name or Path(file).stem, Path(file).read_text(encoding="utf-8"), replace=True)
-        print(f"{flow.name} {flow.content_hash[:12]}")
-
-    asyncio.run(keep())
+    async with Penstock(gateway) as client:
+        flow = await client.create_flow(name or Path(file).stem, Path(file).read_text(encoding="utf-8"), replace=True)
+    print(f"{flow.name} {flow.content_hash[:12]}")
 
 
 @flow_commands.command(name="list")
-@gateway_option
-def list_flows(gateway: str) -> None:
+@GATEWAY_OPTION
+@in_loop
+async def list_flows(gateway: str) -> None:
     """List the flows that the gateway keeps."""
-
-    async def show() -> None:
-        async with Penstock(gateway) as client:
-            async for flow in client.list_flows():
-                inputs = ", ".join(f"{each.name}: {each.type}" for each in flow.inputs)
-                print(f"{flow.name:<32} {flow.content_hash[:12]}  ({inputs}) -> {', '.join(flow.outputs)}")
-
-    asyncio.run(show())
+    async with Penstock(gateway) as client:
+        async for flow in client.list_flows():
+            inputs = ", ".join(f"{each.name}: {each.type}" for each in flow.inputs)
+            print(f"{flow.name:<32} {flow.content_hash[:12]}  ({inputs}) -> {', '.join(flow.outputs)}")
 
 
 @flow_commands.command()
@@ -68,10 +58,11 @@ def list_flows(gateway: str) -> None:
 @click.option("--input", "-i", "pairs", multiple=True, metavar="NAME=VALUE", help="A text input; may be repeated.")
 @click.option("--inputs", default="{}", help='All inputs as a JSON object, for values that are not text: {"n": 3}.')
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object instead of streaming it.")
-@gateway_option
-def run(name: str, pairs: tuple[str, ...], inputs: str, as_json: bool, gateway: str) -> None:  # click's way.
+@GATEWAY_OPTION
+@in_loop
+async def run(name: str, pairs: tuple[str, ...], inputs: str, as_json: bool, gateway: str) -> None:
     """Run a flow that the gateway keeps."""
-    asyncio.run(_run(name, _inputs(pairs, inputs), as_json=as_json, gateway=gateway))
+    await _run(name, _inputs(pairs, inputs), as_json=as_json, gateway=gateway)
 
 
 async def ask_flow(question: str, *, flow: str, as_json: bool, gateway: str) -> None:

@@ -1,34 +1,18 @@
 """`penstock`: the group of commands, and how each failure is told."""
 
-import asyncio
 import sys
-from collections.abc import Callable, Coroutine
-from functools import update_wrapper
-from typing import Any, ParamSpec
 
 import click
 from rich.console import Console
 
 import penstock
+from penstock.cli.command import GATEWAY_OPTION, RETRIEVAL_OPTION, in_loop
 from penstock.cli.demo import run_demo, run_up
 from penstock.cli.flows import ask_flow, flow_commands
 from penstock.cli.models import model_commands
 from penstock.cli.retrieval import ingest_paths, search_collection
 from penstock.cli.settings_table import settings_markdown
 from penstock.errors import PenstockError
-
-P = ParamSpec("P")
-
-GATEWAY_OPTION = click.option(
-    "--gateway", envvar="PENSTOCK_GATEWAY", default="127.0.0.1:50050", show_default=True, help="The gateway's gRPC address."
-)
-RETRIEVAL_OPTION = click.option(
-    "--retrieval",
-    envvar="PENSTOCK_RETRIEVAL",
-    default="127.0.0.1:50051",
-    show_default=True,
-    help="The retrieval service's gRPC address.",
-)
 
 
 def main() -> None:
@@ -54,15 +38,6 @@ def tell(error: PenstockError) -> None:
         console.print(f"  - {violation}", markup=False)
     if error.metadata:
         console.print("  " + ", ".join(f"{key}={value}" for key, value in error.metadata.items()), markup=False, style="dim")
-
-
-def in_loop(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """A click command out of a coroutine function."""
-
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(command(*args, **kwargs))
-
-    return update_wrapper(run, command)
 
 
 @click.group(name="penstock", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -96,7 +71,7 @@ async def demo(data_dir: str, examples: str, question: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object instead of streaming it.")
 @GATEWAY_OPTION
 @in_loop
-async def ask(question: str, flow: str, as_json: bool, gateway: str) -> None:  # click passes flags so.
+async def ask(question: str, flow: str, as_json: bool, gateway: str) -> None:
     """Ask a flow a question; the answer streams, the sources follow."""
     await ask_flow(question, flow=flow, as_json=as_json, gateway=gateway)
 
@@ -119,7 +94,7 @@ async def ingest(paths: tuple[str, ...], collection: str, batch: int, retrieval:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a hit.")
 @RETRIEVAL_OPTION
 @in_loop
-async def search(collection: str, query: str, top_k: int, as_json: bool, retrieval: str) -> None:  # As above.
+async def search(collection: str, query: str, top_k: int, as_json: bool, retrieval: str) -> None:
     """Find the chunks of a collection that are nearest to a text."""
     await search_collection(collection, query, top_k=top_k, as_json=as_json, retrieval=retrieval)
 

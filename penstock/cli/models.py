@@ -1,6 +1,5 @@
 """`penstock models ...`: what is served, and checkpoints for vLLM."""
 
-import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Final
 
 import click
 
+from penstock.cli.command import GENERATION_OPTION, in_loop
 from penstock.clients import GenerationClient
 from penstock.model_files import locate_model
 
@@ -21,22 +21,13 @@ def model_commands() -> None:
 
 
 @model_commands.command(name="list")
-@click.option(
-    "--generation",
-    envvar="PENSTOCK_GENERATION",
-    default="127.0.0.1:50052",
-    show_default=True,
-    help="The generation service's gRPC address.",
-)
-def list_models(generation: str) -> None:
+@GENERATION_OPTION
+@in_loop
+async def list_models(generation: str) -> None:
     """List the models that the generation service has loaded."""
-
-    async def show() -> None:
-        async with GenerationClient(generation) as client:
-            for model in await client.models():
-                print(f"{model.name:<40} {model.engine:<10} window {model.context_window:<8} {model.precision}")
-
-    asyncio.run(show())
+    async with GenerationClient(generation) as client:
+        for model in await client.models():
+            print(f"{model.name:<40} {model.engine:<10} window {model.context_window:<8} {model.precision}")
 
 
 @model_commands.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
