@@ -12,12 +12,10 @@ import orjson
 from bench.closed_loop import Reply, drive, nothing_to_open
 from bench.meter import Meter
 from bench.worker import load_from
+from generation_svc.__main__ import ENGINES
 from generation_svc.engine import Delta, Engine, GenerationRequest, Message, Role, Sampling
-from generation_svc.openvino_engine import OpenVinoEngine
-from generation_svc.openvino_wire import Open
 from generation_svc.settings import GenerationSettings
 from penstock.errors import PenstockError
-from penstock.model_files import locate_model
 
 
 class EngineCaller:
@@ -53,25 +51,12 @@ def _request(asked: Mapping[str, Any]) -> GenerationRequest:
     )
 
 
-def _open(settings: GenerationSettings) -> Open:
-    return Open(
-        model_path=locate_model(settings.model),
-        device=settings.openvino_device,
-        context_window=settings.context_window,
-        max_tokens_default=settings.max_tokens_default,
-        sequences_max=settings.running_max,
-        batched_tokens_max=settings.openvino_batched_tokens_max,
-        cache_gb=settings.openvino_cache_gb,
-        prefix_caching=settings.openvino_prefix_caching,
-        threads=settings.openvino_threads,
-    )
-
-
 @asynccontextmanager
 async def serving() -> AsyncIterator[Mapping[str, Any]]:
     """The task of this role, once the model is loaded. Its settings come from the environment, as the service's do."""
     died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    engine = await OpenVinoEngine.start(_open(GenerationSettings()), served_name="engine", on_death=died.set_result)
+    settings = GenerationSettings()
+    engine = await ENGINES[settings.engine](settings, died.set_result)
 
     async def run(*, load: Mapping[str, Any], pids: Mapping[str, list[int]]) -> dict[str, Any]:
         return asdict(await drive(EngineCaller(engine), load_from(load), Meter(pids)))
