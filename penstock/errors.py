@@ -227,12 +227,6 @@ class FailedPrecondition(PenstockError):
     reason = "FAILED_PRECONDITION"
 
 
-class FlowMisconfigured(FailedPrecondition):
-    """A node asks a backend for what it does not have or refuses."""
-
-    reason = "FLOW_MISCONFIGURED"
-
-
 class EmbeddingMismatch(FailedPrecondition):
     """The loaded embedding model is not the one that made the collection's vectors."""
 
