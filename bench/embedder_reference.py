@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from itertools import cycle
 from typing import Any
 
-from retrieval_svc.embedder import SentenceTransformerEmbedder, load_embedder
+from retrieval_svc.embedding.sentence_transformer import SentenceTransformerEmbedder, load_embedder
 from retrieval_svc.settings import RetrievalSettings
 
 

@@ -15,17 +15,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from penstock.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from penstock.server import Assembly, Service, run
-from retrieval_svc.cache import ChunkCache
+from retrieval_svc.search.cache import ChunkCache
 from retrieval_svc.catalog import Catalog
 from retrieval_svc.data_directory import locked_directory
-from retrieval_svc.embedding import Embeddings
-from retrieval_svc.index import flat_index_builder
-from retrieval_svc.indexing import Indexes
-from retrieval_svc.ingest import Ingest, IngestLimits
-from retrieval_svc.search import Search, SearchLimits
+from retrieval_svc.embedding.batching import Embeddings
+from retrieval_svc.shards.index import flat_index_builder
+from retrieval_svc.shards.indexing import Indexes
+from retrieval_svc.ingest.writing import Ingest, IngestLimits
+from retrieval_svc.search.searching import Search, SearchLimits
 from retrieval_svc.servicer import RetrievalServicer
 from retrieval_svc.settings import RetrievalSettings
-from retrieval_svc.store import SqlStore, open_store
+from retrieval_svc.record.store import SqlStore, open_store
 
 
 @asynccontextmanager
@@ -54,7 +54,7 @@ async def _embeddings(assembly: Assembly, stack: AsyncExitStack) -> Embeddings |
     if not settings.embedding_model:
         return None
     # Imported here: who brings every vector need not install torch, nor wait for it.
-    from retrieval_svc.embedder import load_embedder  # noqa: PLC0415
+    from retrieval_svc.embedding.sentence_transformer import load_embedder  # noqa: PLC0415
 
     embedder = await asyncio.to_thread(
         load_embedder,

@@ -17,8 +17,8 @@ from penstock.errors import (
     ModelNotFound,
 )
 from retrieval_svc import checks
-from retrieval_svc.embedding import Embeddings
-from retrieval_svc.indexing import Indexes
+from retrieval_svc.embedding.batching import Embeddings
+from retrieval_svc.shards.indexing import Indexes
 from retrieval_svc.paging import key_after, page_token
 from retrieval_svc.unbroken import unbroken
 from retrieval_svc.values import Collection, CollectionSpec, Matrix, Metric, Sequences

@@ -9,7 +9,7 @@ from google.protobuf import struct_pb2
 
 from penstock.errors import InvalidArgument, Violation
 from penstock.retrieval.v1 import retrieval_pb2 as pb
-from retrieval_svc.search import Query
+from retrieval_svc.search.searching import Query
 from retrieval_svc.values import Chunk, Collection, Document, Hit, Metric, StoredChunk
 
 TOP_K_DEFAULT: Final = 10

@@ -4,8 +4,8 @@ from penstock.dispatcher import CallContext
 from penstock.retrieval.v1 import retrieval_pb2 as pb
 from retrieval_svc import messages
 from retrieval_svc.catalog import Catalog
-from retrieval_svc.ingest import Ingest
-from retrieval_svc.search import Search
+from retrieval_svc.ingest.writing import Ingest
+from retrieval_svc.search.searching import Search
 
 
 class RetrievalServicer:

@@ -12,16 +12,16 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from retrieval_svc.cache import ChunkCache
+from retrieval_svc.search.cache import ChunkCache
 from retrieval_svc.catalog import Catalog
-from retrieval_svc.chunking import Span
-from retrieval_svc.embedding import Embedder, Embeddings
-from retrieval_svc.index import flat_index_builder
-from retrieval_svc.indexing import Indexes
-from retrieval_svc.ingest import Ingest, IngestLimits
-from retrieval_svc.search import Search, SearchLimits
+from retrieval_svc.ingest.chunking import Span
+from retrieval_svc.embedding.batching import Embedder, Embeddings
+from retrieval_svc.shards.index import flat_index_builder
+from retrieval_svc.shards.indexing import Indexes
+from retrieval_svc.ingest.writing import Ingest, IngestLimits
+from retrieval_svc.search.searching import Search, SearchLimits
 from retrieval_svc.servicer import RetrievalServicer
-from retrieval_svc.store import SqlStore, open_store
+from retrieval_svc.record.store import SqlStore, open_store
 from retrieval_svc.values import EmbeddingModel, Matrix
 
 DIMENSION = 64

@@ -13,7 +13,7 @@ from penstock.errors import (
     InvalidArgument,
     ModelNotFound,
 )
-from retrieval_svc.search import Query
+from retrieval_svc.search.searching import Query
 from retrieval_svc.values import Chunk, Document, Metric
 from tests.retrieval_svc.fakes import DIMENSION, Core, WordEmbedder, running_core
 

@@ -24,9 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%penstock/retrieval/v1/retrieval.proto\x12\x15penstock.retrieval.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xa9\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x65mbedding_model\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\x05\x12-\n\x06metric\x18\x04 \x01(\x0e\x32\x1d.penstock.retrieval.v1.Metric\x12\x13\n\x0b\x63hunk_count\x18\x05 \x01(\x03\x12\x1d\n\x15\x65mbedding_fingerprint\x18\x06 \x01(\t\"O\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12)\n\x08metadata\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"q\n\x05\x43hunk\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64ocument_id\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06vector\x18\x05 \x01(\x0c\"A\n\x03Hit\x12+\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x1c.penstock.retrieval.v1.Chunk\x12\r\n\x05score\x18\x02 \x01(\x02\"g\n\x17\x43reateCollectionRequest\x12\x15\n\rcollection_id\x18\x01 \x01(\t\x12\x35\n\ncollection\x18\x02 \x01(\x0b\x32!.penstock.retrieval.v1.Collection\"Q\n\x18\x43reateCollectionResponse\x12\x35\n\ncollection\x18\x01 \x01(\x0b\x32!.penstock.retrieval.v1.Collection\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"N\n\x15GetCollectionResponse\x12\x35\n\ncollection\x18\x01 \x01(\x0b\x32!.penstock.retrieval.v1.Collection\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"j\n\x17ListCollectionsResponse\x12\x36\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32!.penstock.retrieval.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"`\n\x16IngestDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x32\n\tdocuments\x18\x02 \x03(\x0b\x32\x1f.penstock.retrieval.v1.Document\"F\n\x17IngestDocumentsResponse\x12\x16\n\x0e\x64ocument_count\x18\x01 \x01(\x05\x12\x13\n\x0b\x63hunk_count\x18\x02 \x01(\x05\"W\n\x13UpsertChunksRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12,\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x1c.penstock.retrieval.v1.Chunk\"+\n\x14UpsertChunksResponse\x12\x13\n\x0b\x63hunk_count\x18\x01 \x01(\x05\"R\n\x13\x44\x65leteChunksRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tchunk_ids\x18\x02 \x03(\t\x12\x14\n\x0c\x64ocument_ids\x18\x03 \x03(\t\"-\n\x14\x44\x65leteChunksResponse\x12\x15\n\rdeleted_count\x18\x01 \x01(\x05\"N\n\x11ListChunksRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x12ListChunksResponse\x12,\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x1c.penstock.retrieval.v1.Chunk\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"l\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x10\n\x06vector\x18\x03 \x01(\x0cH\x00\x12\x12\n\x05top_k\x18\x04 \x01(\x05H\x01\x88\x01\x01\x42\x07\n\x05queryB\x08\n\x06_top_k\":\n\x0eSearchResponse\x12(\n\x04hits\x18\x01 \x03(\x0b\x32\x1a.penstock.retrieval.v1.Hit*M\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x11\n\rMETRIC_COSINE\x10\x01\x12\x18\n\x14METRIC_INNER_PRODUCT\x10\x02\x32\xaa\x0b\n\x10RetrievalService\x12\x9b\x01\n\x10\x43reateCollection\x12..penstock.retrieval.v1.CreateCollectionRequest\x1a/.penstock.retrieval.v1.CreateCollectionResponse\"&\x82\xd3\xe4\x93\x02 \"\x0f/v1/collections:\x01*b\ncollection\x12\x98\x01\n\rGetCollection\x12+.penstock.retrieval.v1.GetCollectionRequest\x1a,.penstock.retrieval.v1.GetCollectionResponse\",\x82\xd3\xe4\x93\x02&\x12\x18/v1/{name=collections/*}b\ncollection\x12\x89\x01\n\x0fListCollections\x12-.penstock.retrieval.v1.ListCollectionsRequest\x1a..penstock.retrieval.v1.ListCollectionsResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/collections\x12\x95\x01\n\x10\x44\x65leteCollection\x12..penstock.retrieval.v1.DeleteCollectionRequest\x1a/.penstock.retrieval.v1.DeleteCollectionResponse\" \x82\xd3\xe4\x93\x02\x1a*\x18/v1/{name=collections/*}\x12\xac\x01\n\x0fIngestDocuments\x12-.penstock.retrieval.v1.IngestDocumentsRequest\x1a..penstock.retrieval.v1.IngestDocumentsResponse\":\x82\xd3\xe4\x93\x02\x34\"//v1/{collection=collections/*}/documents:ingest:\x01*\x12\xa0\x01\n\x0cUpsertChunks\x12*.penstock.retrieval.v1.UpsertChunksRequest\x1a+.penstock.retrieval.v1.UpsertChunksResponse\"7\x82\xd3\xe4\x93\x02\x31\",/v1/{collection=collections/*}/chunks:upsert:\x01*\x12\xa0\x01\n\x0c\x44\x65leteChunks\x12*.penstock.retrieval.v1.DeleteChunksRequest\x1a+.penstock.retrieval.v1.DeleteChunksResponse\"7\x82\xd3\xe4\x93\x02\x31\",/v1/{collection=collections/*}/chunks:delete:\x01*\x12\x90\x01\n\nListChunks\x12(.penstock.retrieval.v1.ListChunksRequest\x1a).penstock.retrieval.v1.ListChunksResponse\"-\x82\xd3\xe4\x93\x02\'\x12%/v1/{collection=collections/*}/chunks\x12\xb0\x01\n\x06Search\x12$.penstock.retrieval.v1.SearchRequest\x1a%.penstock.retrieval.v1.SearchResponse\"Y\x82\xd3\xe4\x93\x02S\"%/v1/{collection=collections/*}:search:\x01*Z\'\x12%/v1/{collection=collections/*}:searchb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%penstock/retrieval/v1/retrieval.proto\x12\x15penstock.retrieval.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xeb\x02\n\x0bIndexConfig\x12.\n\x04kind\x18\x01 \x01(\x0e\x32 .penstock.retrieval.v1.IndexKind\x12\x13\n\x06hnsw_m\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12!\n\x14hnsw_ef_construction\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x1b\n\x0ehnsw_ef_search\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x16\n\tivf_lists\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x17\n\nivf_nprobe\x18\x06 \x01(\x05H\x04\x88\x01\x01\x12\x15\n\x08pq_bytes\x18\x07 \x01(\x05H\x05\x88\x01\x01\x12\x1b\n\x0erescore_factor\x18\x08 \x01(\x05H\x06\x88\x01\x01\x42\t\n\x07_hnsw_mB\x17\n\x15_hnsw_ef_constructionB\x11\n\x0f_hnsw_ef_searchB\x0c\n\n_ivf_listsB\r\n\x0b_ivf_nprobeB\x0b\n\t_pq_bytesB\x11\n\x0f_rescore_factor\"2\n\rLexicalConfig\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x10\n\x08language\x18\x02 \x01(\t\"\xe5\x02\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x65mbedding_model\x18\x02 \x01(\t\x12\x11\n\tdimension\x18\x03 \x01(\x05\x12-\n\x06metric\x18\x04 \x01(\x0e\x32\x1d.penstock.retrieval.v1.Metric\x12\x13\n\x0b\x63hunk_count\x18\x05 \x01(\x03\x12\x1d\n\x15\x65mbedding_fingerprint\x18\x06 \x01(\t\x12\x31\n\x05index\x18\x07 \x01(\x0b\x32\".penstock.retrieval.v1.IndexConfig\x12;\n\x11index_kind_in_use\x18\x08 \x01(\x0e\x32 .penstock.retrieval.v1.IndexKind\x12\x13\n\x0bshard_count\x18\t \x01(\x05\x12\x35\n\x07lexical\x18\n \x01(\x0b\x32$.penstock.retrieval.v1.LexicalConfig\"\x92\x01\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12)\n\x08metadata\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x05 \x01(\t\x12\x1a\n\x12\x61llowed_principals\x18\x06 \x03(\t\"\x8d\x01\n\x05\x43hunk\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64ocument_id\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12)\n\x08metadata\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06vector\x18\x05 \x01(\x0c\x12\x1a\n\x12\x61llowed_principals\x18\x06 \x03(\t\"\x99\x01\n\x03Hit\x12+\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x1c.penstock.retrieval.v1.Chunk\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x18\n\x0b\x64\x65nse_score\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x1a\n\rlexical_score\x18\x04 \x01(\x02H\x01\x88\x01\x01\x42\x0e\n\x0c_dense_scoreB\x10\n\x0e_lexical_score\"g\n\x17\x43reateCollectionRequest\x12\x15\n\rcollection_id\x18\x01 \x01(\t\x12\x35\n\ncollection\x18\x02 \x01(\x0b\x32!.penstock.retrieval.v1.Collection\"Q\n\x18\x43reateCollectionResponse\x12\x35\n\ncollection\x18\x01 \x01(\x0b\x32!.penstock.retrieval.v1.Collection\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"N\n\x15GetCollectionResponse\x12\x35\n\ncollection\x18\x01 \x01(\x0b\x32!.penstock.retrieval.v1.Collection\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"j\n\x17ListCollectionsResponse\x12\x36\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32!.penstock.retrieval.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"\x95\x01\n\x16IngestDocumentsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x32\n\tdocuments\x18\x02 \x03(\x0b\x32\x1f.penstock.retrieval.v1.Document\x12\x33\n\tsplitting\x18\x03 \x01(\x0b\x32 .penstock.retrieval.v1.Splitting\"z\n\x17IngestDocumentsResponse\x12\x16\n\x0e\x64ocument_count\x18\x01 \x01(\x05\x12\x13\n\x0b\x63hunk_count\x18\x02 \x01(\x05\x12\x17\n\x0funchanged_count\x18\x03 \x01(\x05\x12\x19\n\x11\x63onsistency_token\x18\x04 \x01(\t\"\xa2\x01\n\tSplitting\x12\x31\n\x08splitter\x18\x01 \x01(\x0e\x32\x1f.penstock.retrieval.v1.Splitter\x12\x1d\n\x10\x63hunk_tokens_max\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x1b\n\x0eoverlap_tokens\x18\x03 \x01(\x05H\x01\x88\x01\x01\x42\x13\n\x11_chunk_tokens_maxB\x11\n\x0f_overlap_tokens\"\x92\x01\n\x13IngestStreamRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x33\n\tsplitting\x18\x02 \x01(\x0b\x32 .penstock.retrieval.v1.Splitting\x12\x32\n\tdocuments\x18\x03 \x03(\x0b\x32\x1f.penstock.retrieval.v1.Document\"R\n\tItemError\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x13\n\x0b\x64ocument_id\x18\x02 \x01(\t\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\xbe\x01\n\x14IngestStreamResponse\x12\x16\n\x0e\x64ocument_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x63hunk_count\x18\x02 \x01(\x03\x12\x17\n\x0funchanged_count\x18\x03 \x01(\x03\x12\x13\n\x0b\x65rror_count\x18\x04 \x01(\x03\x12\x30\n\x06\x65rrors\x18\x05 \x03(\x0b\x32 .penstock.retrieval.v1.ItemError\x12\x19\n\x11\x63onsistency_token\x18\x06 \x01(\t\"W\n\x13UpsertChunksRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12,\n\x06\x63hunks\x18\x02 \x03(\x0b\x32\x1c.penstock.retrieval.v1.Chunk\"F\n\x14UpsertChunksResponse\x12\x13\n\x0b\x63hunk_count\x18\x01 \x01(\x05\x12\x19\n\x11\x63onsistency_token\x18\x02 \x01(\t\"\x81\x01\n\x13\x44\x65leteChunksRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tchunk_ids\x18\x02 \x03(\t\x12\x14\n\x0c\x64ocument_ids\x18\x03 \x03(\t\x12-\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x1d.penstock.retrieval.v1.Filter\"H\n\x14\x44\x65leteChunksResponse\x12\x15\n\rdeleted_count\x18\x01 \x01(\x03\x12\x19\n\x11\x63onsistency_token\x18\x02 \x01(\t\"N\n\x15\x42\x61tchGetChunksRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tchunk_ids\x18\x02 \x03(\t\x12\x0e\n\x06\x66ields\x18\x03 \x03(\t\"F\n\x16\x42\x61tchGetChunksResponse\x12,\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x1c.penstock.retrieval.v1.Chunk\"N\n\x11ListChunksRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x12ListChunksResponse\x12,\n\x06\x63hunks\x18\x01 \x03(\x0b\x32\x1c.penstock.retrieval.v1.Chunk\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe8\x02\n\x06\x46ilter\x12/\n\x06\x65quals\x18\x01 \x01(\x0b\x32\x1d.penstock.retrieval.v1.EqualsH\x00\x12.\n\x06one_of\x18\x02 \x01(\x0b\x32\x1c.penstock.retrieval.v1.OneOfH\x00\x12-\n\x05range\x18\x03 \x01(\x0b\x32\x1c.penstock.retrieval.v1.RangeH\x00\x12/\n\x06\x65xists\x18\x04 \x01(\x0b\x32\x1d.penstock.retrieval.v1.ExistsH\x00\x12\x30\n\x06\x61ll_of\x18\x05 \x01(\x0b\x32\x1e.penstock.retrieval.v1.FiltersH\x00\x12\x30\n\x06\x61ny_of\x18\x06 \x01(\x0b\x32\x1e.penstock.retrieval.v1.FiltersH\x00\x12\x31\n\x07none_of\x18\x07 \x01(\x0b\x32\x1e.penstock.retrieval.v1.FiltersH\x00\x42\x06\n\x04kind\"9\n\x07\x46ilters\x12.\n\x07\x66ilters\x18\x01 \x03(\x0b\x32\x1d.penstock.retrieval.v1.Filter\">\n\x06\x45quals\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\">\n\x05OneOf\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12&\n\x06values\x18\x02 \x03(\x0b\x32\x16.google.protobuf.Value\"\xa8\x01\n\x05Range\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\"\n\x02gt\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12#\n\x03gte\x18\x03 \x01(\x0b\x32\x16.google.protobuf.Value\x12\"\n\x02lt\x18\x04 \x01(\x0b\x32\x16.google.protobuf.Value\x12#\n\x03lte\x18\x05 \x01(\x0b\x32\x16.google.protobuf.Value\"\x17\n\x06\x45xists\x12\r\n\x05\x66ield\x18\x01 \x01(\t\"\xaf\x01\n\x06\x46usion\x12\x33\n\x06method\x18\x01 \x01(\x0e\x32#.penstock.retrieval.v1.FusionMethod\x12\x19\n\x0c\x64\x65nse_weight\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05rrf_k\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x17\n\ncandidates\x18\x04 \x01(\x05H\x02\x88\x01\x01\x42\x0f\n\r_dense_weightB\x08\n\x06_rrf_kB\r\n\x0b_candidates\"g\n\tDiversity\x12\x1d\n\x10relevance_weight\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x17\n\ncandidates\x18\x02 \x01(\x05H\x01\x88\x01\x01\x42\x13\n\x11_relevance_weightB\r\n\x0b_candidates\"H\n\x08Grouping\x12\"\n\x15hits_per_document_max\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x18\n\x16_hits_per_document_max\"B\n\tReranking\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\ncandidates\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_candidates\"\xfa\x04\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\x04text\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06vector\x18\x03 \x01(\x0cH\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12/\n\x04mode\x18\x05 \x01(\x0e\x32!.penstock.retrieval.v1.SearchMode\x12-\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x1d.penstock.retrieval.v1.Filter\x12-\n\x06\x66usion\x18\x07 \x01(\x0b\x32\x1d.penstock.retrieval.v1.Fusion\x12\x16\n\tscore_min\x18\x08 \x01(\x02H\x03\x88\x01\x01\x12\x33\n\tdiversity\x18\t \x01(\x0b\x32 .penstock.retrieval.v1.Diversity\x12\x31\n\x08grouping\x18\n \x01(\x0b\x32\x1f.penstock.retrieval.v1.Grouping\x12\x33\n\treranking\x18\x0b \x01(\x0b\x32 .penstock.retrieval.v1.Reranking\x12\x16\n\tef_search\x18\x0c \x01(\x05H\x04\x88\x01\x01\x12\x13\n\x06nprobe\x18\r \x01(\x05H\x05\x88\x01\x01\x12\r\n\x05\x65xact\x18\x0e \x01(\x08\x12\x0e\n\x06\x66ields\x18\x0f \x03(\t\x12\x12\n\npage_token\x18\x10 \x01(\t\x12\x19\n\x11\x63onsistency_token\x18\x11 \x01(\t\x12\x15\n\rallow_partial\x18\x12 \x01(\x08\x42\x07\n\x05_textB\t\n\x07_vectorB\x08\n\x06_top_kB\x0c\n\n_score_minB\x0c\n\n_ef_searchB\t\n\x07_nprobe\"|\n\x0eSearchResponse\x12(\n\x04hits\x18\x01 \x03(\x0b\x32\x1a.penstock.retrieval.v1.Hit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0f\n\x07partial\x18\x03 \x01(\x08\x12\x16\n\x0emissing_shards\x18\x04 \x03(\x05\"`\n\x12SearchBatchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x36\n\x08requests\x18\x02 \x03(\x0b\x32$.penstock.retrieval.v1.SearchRequest\"O\n\x13SearchBatchResponse\x12\x38\n\tresponses\x18\x01 \x03(\x0b\x32%.penstock.retrieval.v1.SearchResponse\"b\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x34\n\x07purpose\x18\x03 \x01(\x0e\x32#.penstock.retrieval.v1.EmbedPurpose\"v\n\rEmbedResponse\x12\x0f\n\x07vectors\x18\x01 \x03(\x0c\x12\x11\n\tdimension\x18\x02 \x01(\x05\x12\r\n\x05model\x18\x03 \x01(\t\x12\x1d\n\x15\x65mbedding_fingerprint\x18\x04 \x01(\t\x12\x13\n\x0btoken_count\x18\x05 \x01(\x03\"\x83\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\x05\x12\x15\n\rwindow_tokens\x18\x03 \x01(\x05\x12\x0f\n\x07\x62\x61\x63kend\x18\x04 \x01(\t\x12\x1d\n\x15\x65mbedding_fingerprint\x18\x05 \x01(\t\x12\x12\n\nis_default\x18\x06 \x01(\x08\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x12ListModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.penstock.retrieval.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xee\x01\n\x0bShardStatus\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x17\n\x0frecord_position\x18\x03 \x01(\x03\x12\x11\n\trow_count\x18\x04 \x01(\x03\x12\x19\n\x11\x64\x65leted_row_count\x18\x05 \x01(\x03\x12\x16\n\x0ehead_row_count\x18\x06 \x01(\x03\x12\x15\n\rsegment_count\x18\x07 \x01(\x05\x12\x34\n\nindex_kind\x18\x08 \x01(\x0e\x32 .penstock.retrieval.v1.IndexKind\x12\x12\n\nsize_bytes\x18\t \x01(\x03\"*\n\x1aGetCollectionStatusRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Q\n\x1bGetCollectionStatusResponse\x12\x32\n\x06shards\x18\x01 \x03(\x0b\x32\".penstock.retrieval.v1.ShardStatus\"(\n\x18\x43ompactCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x19\x43ompactCollectionResponse\x12\x32\n\x06shards\x18\x01 \x03(\x0b\x32\".penstock.retrieval.v1.ShardStatus\"|\n\x08Snapshot\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\x05\x12\x10\n\x08position\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\"+\n\x15\x43reateSnapshotRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"L\n\x16\x43reateSnapshotResponse\x12\x32\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1f.penstock.retrieval.v1.Snapshot\"Q\n\x14ListSnapshotsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x15ListSnapshotsResponse\x12\x32\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1f.penstock.retrieval.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\\\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x11\n\rMETRIC_COSINE\x10\x01\x12\x18\n\x14METRIC_INNER_PRODUCT\x10\x02\x12\r\n\tMETRIC_L2\x10\x03*\x95\x01\n\tIndexKind\x12\x1a\n\x16INDEX_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fINDEX_KIND_AUTO\x10\x01\x12\x13\n\x0fINDEX_KIND_FLAT\x10\x02\x12\x13\n\x0fINDEX_KIND_HNSW\x10\x03\x12\x16\n\x12INDEX_KIND_IVF_SQ8\x10\x04\x12\x15\n\x11INDEX_KIND_IVF_PQ\x10\x05*h\n\x08Splitter\x12\x18\n\x14SPLITTER_UNSPECIFIED\x10\x00\x12\x16\n\x12SPLITTER_SENTENCES\x10\x01\x12\x13\n\x0fSPLITTER_TOKENS\x10\x02\x12\x15\n\x11SPLITTER_MARKDOWN\x10\x03*q\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11SEARCH_MODE_DENSE\x10\x01\x12\x17\n\x13SEARCH_MODE_LEXICAL\x10\x02\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x03*j\n\x0c\x46usionMethod\x12\x1d\n\x19\x46USION_METHOD_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46USION_METHOD_CONVEX\x10\x01\x12!\n\x1d\x46USION_METHOD_RECIPROCAL_RANK\x10\x02*b\n\x0c\x45mbedPurpose\x12\x1d\n\x19\x45MBED_PURPOSE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45MBED_PURPOSE_DOCUMENT\x10\x01\x12\x17\n\x13\x45MBED_PURPOSE_QUERY\x10\x02\x32\xd1\x15\n\x10RetrievalService\x12\x9b\x01\n\x10\x43reateCollection\x12..penstock.retrieval.v1.CreateCollectionRequest\x1a/.penstock.retrieval.v1.CreateCollectionResponse\"&\x82\xd3\xe4\x93\x02 \"\x0f/v1/collections:\x01*b\ncollection\x12\x98\x01\n\rGetCollection\x12+.penstock.retrieval.v1.GetCollectionRequest\x1a,.penstock.retrieval.v1.GetCollectionResponse\",\x82\xd3\xe4\x93\x02&\x12\x18/v1/{name=collections/*}b\ncollection\x12\x89\x01\n\x0fListCollections\x12-.penstock.retrieval.v1.ListCollectionsRequest\x1a..penstock.retrieval.v1.ListCollectionsResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/collections\x12\x95\x01\n\x10\x44\x65leteCollection\x12..penstock.retrieval.v1.DeleteCollectionRequest\x1a/.penstock.retrieval.v1.DeleteCollectionResponse\" \x82\xd3\xe4\x93\x02\x1a*\x18/v1/{name=collections/*}\x12\xac\x01\n\x0fIngestDocuments\x12-.penstock.retrieval.v1.IngestDocumentsRequest\x1a..penstock.retrieval.v1.IngestDocumentsResponse\":\x82\xd3\xe4\x93\x02\x34\"//v1/{collection=collections/*}/documents:ingest:\x01*\x12i\n\x0cIngestStream\x12*.penstock.retrieval.v1.IngestStreamRequest\x1a+.penstock.retrieval.v1.IngestStreamResponse(\x01\x12\xa0\x01\n\x0cUpsertChunks\x12*.penstock.retrieval.v1.UpsertChunksRequest\x1a+.penstock.retrieval.v1.UpsertChunksResponse\"7\x82\xd3\xe4\x93\x02\x31\",/v1/{collection=collections/*}/chunks:upsert:\x01*\x12\xa0\x01\n\x0c\x44\x65leteChunks\x12*.penstock.retrieval.v1.DeleteChunksRequest\x1a+.penstock.retrieval.v1.DeleteChunksResponse\"7\x82\xd3\xe4\x93\x02\x31\",/v1/{collection=collections/*}/chunks:delete:\x01*\x12\xa8\x01\n\x0e\x42\x61tchGetChunks\x12,.penstock.retrieval.v1.BatchGetChunksRequest\x1a-.penstock.retrieval.v1.BatchGetChunksResponse\"9\x82\xd3\xe4\x93\x02\x33\"./v1/{collection=collections/*}/chunks:batchGet:\x01*\x12\x90\x01\n\nListChunks\x12(.penstock.retrieval.v1.ListChunksRequest\x1a).penstock.retrieval.v1.ListChunksResponse\"-\x82\xd3\xe4\x93\x02\'\x12%/v1/{collection=collections/*}/chunks\x12\xb0\x01\n\x06Search\x12$.penstock.retrieval.v1.SearchRequest\x1a%.penstock.retrieval.v1.SearchResponse\"Y\x82\xd3\xe4\x93\x02S\"%/v1/{collection=collections/*}:search:\x01*Z\'\x12%/v1/{collection=collections/*}:search\x12\x9b\x01\n\x0bSearchBatch\x12).penstock.retrieval.v1.SearchBatchRequest\x1a*.penstock.retrieval.v1.SearchBatchResponse\"5\x82\xd3\xe4\x93\x02/\"*/v1/{collection=collections/*}:searchBatch:\x01*\x12h\n\x05\x45mbed\x12#.penstock.retrieval.v1.EmbedRequest\x1a$.penstock.retrieval.v1.EmbedResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\"\t/v1:embed:\x01*\x12u\n\nListModels\x12(.penstock.retrieval.v1.ListModelsRequest\x1a).penstock.retrieval.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12\xa5\x01\n\x13GetCollectionStatus\x12\x31.penstock.retrieval.v1.GetCollectionStatusRequest\x1a\x32.penstock.retrieval.v1.GetCollectionStatusResponse\"\'\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=collections/*}/status\x12\xa3\x01\n\x11\x43ompactCollection\x12/.penstock.retrieval.v1.CompactCollectionRequest\x1a\x30.penstock.retrieval.v1.CompactCollectionResponse\"+\x82\xd3\xe4\x93\x02%\" /v1/{name=collections/*}:compact:\x01*\x12\xa2\x01\n\x0e\x43reateSnapshot\x12,.penstock.retrieval.v1.CreateSnapshotRequest\x1a-.penstock.retrieval.v1.CreateSnapshotResponse\"3\x82\xd3\xe4\x93\x02-\"(/v1/{collection=collections/*}/snapshots:\x01*\x12\x9c\x01\n\rListSnapshots\x12+.penstock.retrieval.v1.ListSnapshotsRequest\x1a,.penstock.retrieval.v1.ListSnapshotsResponse\"0\x82\xd3\xe4\x93\x02*\x12(/v1/{collection=collections/*}/snapshotsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,56 +49,152 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETRIEVALSERVICE'].methods_by_name['UpsertChunks']._serialized_options = b'\202\323\344\223\0021\",/v1/{collection=collections/*}/chunks:upsert:\001*'
   _globals['_RETRIEVALSERVICE'].methods_by_name['DeleteChunks']._loaded_options = None
   _globals['_RETRIEVALSERVICE'].methods_by_name['DeleteChunks']._serialized_options = b'\202\323\344\223\0021\",/v1/{collection=collections/*}/chunks:delete:\001*'
+  _globals['_RETRIEVALSERVICE'].methods_by_name['BatchGetChunks']._loaded_options = None
+  _globals['_RETRIEVALSERVICE'].methods_by_name['BatchGetChunks']._serialized_options = b'\202\323\344\223\0023\"./v1/{collection=collections/*}/chunks:batchGet:\001*'
   _globals['_RETRIEVALSERVICE'].methods_by_name['ListChunks']._loaded_options = None
   _globals['_RETRIEVALSERVICE'].methods_by_name['ListChunks']._serialized_options = b'\202\323\344\223\002\'\022%/v1/{collection=collections/*}/chunks'
   _globals['_RETRIEVALSERVICE'].methods_by_name['Search']._loaded_options = None
   _globals['_RETRIEVALSERVICE'].methods_by_name['Search']._serialized_options = b'\202\323\344\223\002S\"%/v1/{collection=collections/*}:search:\001*Z\'\022%/v1/{collection=collections/*}:search'
-  _globals['_METRIC']._serialized_start=1885
-  _globals['_METRIC']._serialized_end=1962
-  _globals['_COLLECTION']._serialized_start=125
-  _globals['_COLLECTION']._serialized_end=294
-  _globals['_DOCUMENT']._serialized_start=296
-  _globals['_DOCUMENT']._serialized_end=375
-  _globals['_CHUNK']._serialized_start=377
-  _globals['_CHUNK']._serialized_end=490
-  _globals['_HIT']._serialized_start=492
-  _globals['_HIT']._serialized_end=557
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=559
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=662
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=664
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=745
-  _globals['_GETCOLLECTIONREQUEST']._serialized_start=747
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=783
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=785
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=863
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=865
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=928
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=930
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1036
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1038
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1077
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1079
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1105
-  _globals['_INGESTDOCUMENTSREQUEST']._serialized_start=1107
-  _globals['_INGESTDOCUMENTSREQUEST']._serialized_end=1203
-  _globals['_INGESTDOCUMENTSRESPONSE']._serialized_start=1205
-  _globals['_INGESTDOCUMENTSRESPONSE']._serialized_end=1275
-  _globals['_UPSERTCHUNKSREQUEST']._serialized_start=1277
-  _globals['_UPSERTCHUNKSREQUEST']._serialized_end=1364
-  _globals['_UPSERTCHUNKSRESPONSE']._serialized_start=1366
-  _globals['_UPSERTCHUNKSRESPONSE']._serialized_end=1409
-  _globals['_DELETECHUNKSREQUEST']._serialized_start=1411
-  _globals['_DELETECHUNKSREQUEST']._serialized_end=1493
-  _globals['_DELETECHUNKSRESPONSE']._serialized_start=1495
-  _globals['_DELETECHUNKSRESPONSE']._serialized_end=1540
-  _globals['_LISTCHUNKSREQUEST']._serialized_start=1542
-  _globals['_LISTCHUNKSREQUEST']._serialized_end=1620
-  _globals['_LISTCHUNKSRESPONSE']._serialized_start=1622
-  _globals['_LISTCHUNKSRESPONSE']._serialized_end=1713
-  _globals['_SEARCHREQUEST']._serialized_start=1715
-  _globals['_SEARCHREQUEST']._serialized_end=1823
-  _globals['_SEARCHRESPONSE']._serialized_start=1825
-  _globals['_SEARCHRESPONSE']._serialized_end=1883
-  _globals['_RETRIEVALSERVICE']._serialized_start=1965
-  _globals['_RETRIEVALSERVICE']._serialized_end=3415
+  _globals['_RETRIEVALSERVICE'].methods_by_name['SearchBatch']._loaded_options = None
+  _globals['_RETRIEVALSERVICE'].methods_by_name['SearchBatch']._serialized_options = b'\202\323\344\223\002/\"*/v1/{collection=collections/*}:searchBatch:\001*'
+  _globals['_RETRIEVALSERVICE'].methods_by_name['Embed']._loaded_options = None
+  _globals['_RETRIEVALSERVICE'].methods_by_name['Embed']._serialized_options = b'\202\323\344\223\002\016\"\t/v1:embed:\001*'
+  _globals['_RETRIEVALSERVICE'].methods_by_name['ListModels']._loaded_options = None
+  _globals['_RETRIEVALSERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/models'
+  _globals['_RETRIEVALSERVICE'].methods_by_name['GetCollectionStatus']._loaded_options = None
+  _globals['_RETRIEVALSERVICE'].methods_by_name['GetCollectionStatus']._serialized_options = b'\202\323\344\223\002!\022\037/v1/{name=collections/*}/status'
+  _globals['_RETRIEVALSERVICE'].methods_by_name['CompactCollection']._loaded_options = None
+  _globals['_RETRIEVALSERVICE'].methods_by_name['CompactCollection']._serialized_options = b'\202\323\344\223\002%\" /v1/{name=collections/*}:compact:\001*'
+  _globals['_RETRIEVALSERVICE'].methods_by_name['CreateSnapshot']._loaded_options = None
+  _globals['_RETRIEVALSERVICE'].methods_by_name['CreateSnapshot']._serialized_options = b'\202\323\344\223\002-\"(/v1/{collection=collections/*}/snapshots:\001*'
+  _globals['_RETRIEVALSERVICE'].methods_by_name['ListSnapshots']._loaded_options = None
+  _globals['_RETRIEVALSERVICE'].methods_by_name['ListSnapshots']._serialized_options = b'\202\323\344\223\002*\022(/v1/{collection=collections/*}/snapshots'
+  _globals['_METRIC']._serialized_start=7061
+  _globals['_METRIC']._serialized_end=7153
+  _globals['_INDEXKIND']._serialized_start=7156
+  _globals['_INDEXKIND']._serialized_end=7305
+  _globals['_SPLITTER']._serialized_start=7307
+  _globals['_SPLITTER']._serialized_end=7411
+  _globals['_SEARCHMODE']._serialized_start=7413
+  _globals['_SEARCHMODE']._serialized_end=7526
+  _globals['_FUSIONMETHOD']._serialized_start=7528
+  _globals['_FUSIONMETHOD']._serialized_end=7634
+  _globals['_EMBEDPURPOSE']._serialized_start=7636
+  _globals['_EMBEDPURPOSE']._serialized_end=7734
+  _globals['_INDEXCONFIG']._serialized_start=183
+  _globals['_INDEXCONFIG']._serialized_end=546
+  _globals['_LEXICALCONFIG']._serialized_start=548
+  _globals['_LEXICALCONFIG']._serialized_end=598
+  _globals['_COLLECTION']._serialized_start=601
+  _globals['_COLLECTION']._serialized_end=958
+  _globals['_DOCUMENT']._serialized_start=961
+  _globals['_DOCUMENT']._serialized_end=1107
+  _globals['_CHUNK']._serialized_start=1110
+  _globals['_CHUNK']._serialized_end=1251
+  _globals['_HIT']._serialized_start=1254
+  _globals['_HIT']._serialized_end=1407
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=1409
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=1512
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=1514
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=1595
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=1597
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=1633
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=1635
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=1713
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1715
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1778
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1780
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1886
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1888
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1927
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1929
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1955
+  _globals['_INGESTDOCUMENTSREQUEST']._serialized_start=1958
+  _globals['_INGESTDOCUMENTSREQUEST']._serialized_end=2107
+  _globals['_INGESTDOCUMENTSRESPONSE']._serialized_start=2109
+  _globals['_INGESTDOCUMENTSRESPONSE']._serialized_end=2231
+  _globals['_SPLITTING']._serialized_start=2234
+  _globals['_SPLITTING']._serialized_end=2396
+  _globals['_INGESTSTREAMREQUEST']._serialized_start=2399
+  _globals['_INGESTSTREAMREQUEST']._serialized_end=2545
+  _globals['_ITEMERROR']._serialized_start=2547
+  _globals['_ITEMERROR']._serialized_end=2629
+  _globals['_INGESTSTREAMRESPONSE']._serialized_start=2632
+  _globals['_INGESTSTREAMRESPONSE']._serialized_end=2822
+  _globals['_UPSERTCHUNKSREQUEST']._serialized_start=2824
+  _globals['_UPSERTCHUNKSREQUEST']._serialized_end=2911
+  _globals['_UPSERTCHUNKSRESPONSE']._serialized_start=2913
+  _globals['_UPSERTCHUNKSRESPONSE']._serialized_end=2983
+  _globals['_DELETECHUNKSREQUEST']._serialized_start=2986
+  _globals['_DELETECHUNKSREQUEST']._serialized_end=3115
+  _globals['_DELETECHUNKSRESPONSE']._serialized_start=3117
+  _globals['_DELETECHUNKSRESPONSE']._serialized_end=3189
+  _globals['_BATCHGETCHUNKSREQUEST']._serialized_start=3191
+  _globals['_BATCHGETCHUNKSREQUEST']._serialized_end=3269
+  _globals['_BATCHGETCHUNKSRESPONSE']._serialized_start=3271
+  _globals['_BATCHGETCHUNKSRESPONSE']._serialized_end=3341
+  _globals['_LISTCHUNKSREQUEST']._serialized_start=3343
+  _globals['_LISTCHUNKSREQUEST']._serialized_end=3421
+  _globals['_LISTCHUNKSRESPONSE']._serialized_start=3423
+  _globals['_LISTCHUNKSRESPONSE']._serialized_end=3514
+  _globals['_FILTER']._serialized_start=3517
+  _globals['_FILTER']._serialized_end=3877
+  _globals['_FILTERS']._serialized_start=3879
+  _globals['_FILTERS']._serialized_end=3936
+  _globals['_EQUALS']._serialized_start=3938
+  _globals['_EQUALS']._serialized_end=4000
+  _globals['_ONEOF']._serialized_start=4002
+  _globals['_ONEOF']._serialized_end=4064
+  _globals['_RANGE']._serialized_start=4067
+  _globals['_RANGE']._serialized_end=4235
+  _globals['_EXISTS']._serialized_start=4237
+  _globals['_EXISTS']._serialized_end=4260
+  _globals['_FUSION']._serialized_start=4263
+  _globals['_FUSION']._serialized_end=4438
+  _globals['_DIVERSITY']._serialized_start=4440
+  _globals['_DIVERSITY']._serialized_end=4543
+  _globals['_GROUPING']._serialized_start=4545
+  _globals['_GROUPING']._serialized_end=4617
+  _globals['_RERANKING']._serialized_start=4619
+  _globals['_RERANKING']._serialized_end=4685
+  _globals['_SEARCHREQUEST']._serialized_start=4688
+  _globals['_SEARCHREQUEST']._serialized_end=5322
+  _globals['_SEARCHRESPONSE']._serialized_start=5324
+  _globals['_SEARCHRESPONSE']._serialized_end=5448
+  _globals['_SEARCHBATCHREQUEST']._serialized_start=5450
+  _globals['_SEARCHBATCHREQUEST']._serialized_end=5546
+  _globals['_SEARCHBATCHRESPONSE']._serialized_start=5548
+  _globals['_SEARCHBATCHRESPONSE']._serialized_end=5627
+  _globals['_EMBEDREQUEST']._serialized_start=5629
+  _globals['_EMBEDREQUEST']._serialized_end=5727
+  _globals['_EMBEDRESPONSE']._serialized_start=5729
+  _globals['_EMBEDRESPONSE']._serialized_end=5847
+  _globals['_MODEL']._serialized_start=5850
+  _globals['_MODEL']._serialized_end=5981
+  _globals['_LISTMODELSREQUEST']._serialized_start=5983
+  _globals['_LISTMODELSREQUEST']._serialized_end=6041
+  _globals['_LISTMODELSRESPONSE']._serialized_start=6043
+  _globals['_LISTMODELSRESPONSE']._serialized_end=6134
+  _globals['_SHARDSTATUS']._serialized_start=6137
+  _globals['_SHARDSTATUS']._serialized_end=6375
+  _globals['_GETCOLLECTIONSTATUSREQUEST']._serialized_start=6377
+  _globals['_GETCOLLECTIONSTATUSREQUEST']._serialized_end=6419
+  _globals['_GETCOLLECTIONSTATUSRESPONSE']._serialized_start=6421
+  _globals['_GETCOLLECTIONSTATUSRESPONSE']._serialized_end=6502
+  _globals['_COMPACTCOLLECTIONREQUEST']._serialized_start=6504
+  _globals['_COMPACTCOLLECTIONREQUEST']._serialized_end=6544
+  _globals['_COMPACTCOLLECTIONRESPONSE']._serialized_start=6546
+  _globals['_COMPACTCOLLECTIONRESPONSE']._serialized_end=6625
+  _globals['_SNAPSHOT']._serialized_start=6627
+  _globals['_SNAPSHOT']._serialized_end=6751
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=6753
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=6796
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_start=6798
+  _globals['_CREATESNAPSHOTRESPONSE']._serialized_end=6874
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=6876
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=6957
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=6959
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=7059
+  _globals['_RETRIEVALSERVICE']._serialized_start=7737
+  _globals['_RETRIEVALSERVICE']._serialized_end=10506
 # @@protoc_insertion_point(module_scope)

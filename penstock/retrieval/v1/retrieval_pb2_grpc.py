@@ -60,6 +60,11 @@ class RetrievalServiceStub:
                 request_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.IngestDocumentsRequest.SerializeToString,
                 response_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.IngestDocumentsResponse.FromString,
                 _registered_method=True)
+        self.IngestStream = channel.stream_unary(
+                '/penstock.retrieval.v1.RetrievalService/IngestStream',
+                request_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.IngestStreamRequest.SerializeToString,
+                response_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.IngestStreamResponse.FromString,
+                _registered_method=True)
         self.UpsertChunks = channel.unary_unary(
                 '/penstock.retrieval.v1.RetrievalService/UpsertChunks',
                 request_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.UpsertChunksRequest.SerializeToString,
@@ -70,6 +75,11 @@ class RetrievalServiceStub:
                 request_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.DeleteChunksRequest.SerializeToString,
                 response_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.DeleteChunksResponse.FromString,
                 _registered_method=True)
+        self.BatchGetChunks = channel.unary_unary(
+                '/penstock.retrieval.v1.RetrievalService/BatchGetChunks',
+                request_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.BatchGetChunksRequest.SerializeToString,
+                response_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.BatchGetChunksResponse.FromString,
+                _registered_method=True)
         self.ListChunks = channel.unary_unary(
                 '/penstock.retrieval.v1.RetrievalService/ListChunks',
                 request_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.ListChunksRequest.SerializeToString,
@@ -79,6 +89,41 @@ class RetrievalServiceStub:
                 '/penstock.retrieval.v1.RetrievalService/Search',
                 request_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchRequest.SerializeToString,
                 response_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchResponse.FromString,
+                _registered_method=True)
+        self.SearchBatch = channel.unary_unary(
+                '/penstock.retrieval.v1.RetrievalService/SearchBatch',
+                request_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchBatchRequest.SerializeToString,
+                response_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchBatchResponse.FromString,
+                _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/penstock.retrieval.v1.RetrievalService/Embed',
+                request_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.EmbedResponse.FromString,
+                _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/penstock.retrieval.v1.RetrievalService/ListModels',
+                request_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
+        self.GetCollectionStatus = channel.unary_unary(
+                '/penstock.retrieval.v1.RetrievalService/GetCollectionStatus',
+                request_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.GetCollectionStatusRequest.SerializeToString,
+                response_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.GetCollectionStatusResponse.FromString,
+                _registered_method=True)
+        self.CompactCollection = channel.unary_unary(
+                '/penstock.retrieval.v1.RetrievalService/CompactCollection',
+                request_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.CompactCollectionRequest.SerializeToString,
+                response_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.CompactCollectionResponse.FromString,
+                _registered_method=True)
+        self.CreateSnapshot = channel.unary_unary(
+                '/penstock.retrieval.v1.RetrievalService/CreateSnapshot',
+                request_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.CreateSnapshotRequest.SerializeToString,
+                response_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.CreateSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ListSnapshots = channel.unary_unary(
+                '/penstock.retrieval.v1.RetrievalService/ListSnapshots',
+                request_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.ListSnapshotsRequest.SerializeToString,
+                response_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.ListSnapshotsResponse.FromString,
                 _registered_method=True)
 
 
@@ -122,6 +167,14 @@ class RetrievalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def IngestStream(self, request_iterator, context):
+        """Ingests any number of documents in one call (gRPC only). The service reads on only as fast as it stores, so the caller is
+        held back by gRPC's own flow control. A document that cannot be stored is told in the answer and the others go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpsertChunks(self, request, context):
         """Stores ready chunks, embedding those that come without a vector. A chunk whose id exists is replaced. When the call
         returns OK, everything in it is durable and searchable.
@@ -131,7 +184,15 @@ class RetrievalServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteChunks(self, request, context):
-        """Deletes chunks by their ids, or all chunks of documents by the documents' ids. Ids that do not exist are not an error.
+        """Deletes chunks by their ids, all chunks of documents by the documents' ids, or what a filter matches. Ids that do not
+        exist are not an error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchGetChunks(self, request, context):
+        """Reads chunks by their ids. Ids that do not exist are left out of the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,6 +207,56 @@ class RetrievalServiceServicer:
 
     def Search(self, request, context):
         """Finds the chunks nearest to a text or to a vector.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchBatch(self, request, context):
+        """Answers many searches of one collection in one call, at a fraction of their cost in calls of their own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Embed(self, request, context):
+        """Makes vectors of texts with a model that the service has loaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """Lists the embedding models that are loaded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCollectionStatus(self, request, context):
+        """Tells the state of a collection's shards on the node that answers: positions in the log, segments, deleted rows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompactCollection(self, request, context):
+        """Merges the segments of the node's shards of a collection now instead of when it is due, dropping deleted rows. Searches
+        and writes go on meanwhile. Returns when it is done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateSnapshot(self, request, context):
+        """Writes a snapshot of the node's shards of a collection to the snapshot store. Searches and writes go on meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSnapshots(self, request, context):
+        """Lists the snapshots of a collection that are in the snapshot store, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,6 +290,11 @@ def add_RetrievalServiceServicer_to_server(servicer, server):
                     request_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.IngestDocumentsRequest.FromString,
                     response_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.IngestDocumentsResponse.SerializeToString,
             ),
+            'IngestStream': grpc.stream_unary_rpc_method_handler(
+                    servicer.IngestStream,
+                    request_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.IngestStreamRequest.FromString,
+                    response_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.IngestStreamResponse.SerializeToString,
+            ),
             'UpsertChunks': grpc.unary_unary_rpc_method_handler(
                     servicer.UpsertChunks,
                     request_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.UpsertChunksRequest.FromString,
@@ -189,6 +305,11 @@ def add_RetrievalServiceServicer_to_server(servicer, server):
                     request_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.DeleteChunksRequest.FromString,
                     response_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.DeleteChunksResponse.SerializeToString,
             ),
+            'BatchGetChunks': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetChunks,
+                    request_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.BatchGetChunksRequest.FromString,
+                    response_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.BatchGetChunksResponse.SerializeToString,
+            ),
             'ListChunks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListChunks,
                     request_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.ListChunksRequest.FromString,
@@ -198,6 +319,41 @@ def add_RetrievalServiceServicer_to_server(servicer, server):
                     servicer.Search,
                     request_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchRequest.FromString,
                     response_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchResponse.SerializeToString,
+            ),
+            'SearchBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchBatch,
+                    request_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchBatchRequest.FromString,
+                    response_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchBatchResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.EmbedRequest.FromString,
+                    response_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.EmbedResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.ListModelsRequest.FromString,
+                    response_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'GetCollectionStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCollectionStatus,
+                    request_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.GetCollectionStatusRequest.FromString,
+                    response_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.GetCollectionStatusResponse.SerializeToString,
+            ),
+            'CompactCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompactCollection,
+                    request_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.CompactCollectionRequest.FromString,
+                    response_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.CompactCollectionResponse.SerializeToString,
+            ),
+            'CreateSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSnapshot,
+                    request_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.CreateSnapshotRequest.FromString,
+                    response_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.CreateSnapshotResponse.SerializeToString,
+            ),
+            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshots,
+                    request_deserializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.ListSnapshotsRequest.FromString,
+                    response_serializer=penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.ListSnapshotsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -347,6 +503,33 @@ class RetrievalService:
             _registered_method=True)
 
     @staticmethod
+    def IngestStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/penstock.retrieval.v1.RetrievalService/IngestStream',
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.IngestStreamRequest.SerializeToString,
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.IngestStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def UpsertChunks(request,
             target,
             options=(),
@@ -401,6 +584,33 @@ class RetrievalService:
             _registered_method=True)
 
     @staticmethod
+    def BatchGetChunks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.retrieval.v1.RetrievalService/BatchGetChunks',
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.BatchGetChunksRequest.SerializeToString,
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.BatchGetChunksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListChunks(request,
             target,
             options=(),
@@ -444,6 +654,195 @@ class RetrievalService:
             '/penstock.retrieval.v1.RetrievalService/Search',
             penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchRequest.SerializeToString,
             penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.retrieval.v1.RetrievalService/SearchBatch',
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchBatchRequest.SerializeToString,
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.SearchBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.retrieval.v1.RetrievalService/Embed',
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.EmbedRequest.SerializeToString,
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.retrieval.v1.RetrievalService/ListModels',
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.ListModelsRequest.SerializeToString,
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCollectionStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.retrieval.v1.RetrievalService/GetCollectionStatus',
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.GetCollectionStatusRequest.SerializeToString,
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.GetCollectionStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompactCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.retrieval.v1.RetrievalService/CompactCollection',
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.CompactCollectionRequest.SerializeToString,
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.CompactCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.retrieval.v1.RetrievalService/CreateSnapshot',
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.CreateSnapshotRequest.SerializeToString,
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.CreateSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.retrieval.v1.RetrievalService/ListSnapshots',
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.ListSnapshotsRequest.SerializeToString,
+            penstock_dot_retrieval_dot_v1_dot_retrieval__pb2.ListSnapshotsResponse.FromString,
             options,
             channel_credentials,
             insecure,

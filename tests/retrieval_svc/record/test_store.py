@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from penstock.errors import AlreadyExists, BackendUnavailable, CollectionNotFound
-from retrieval_svc.store import SqlStore, open_store
+from retrieval_svc.record.store import SqlStore, open_store
 from retrieval_svc.values import Chunk, Collection, CollectionSpec, Matrix, Metric, WriteBatch
 
 SPEC = CollectionSpec(id="docs", embedding_model="", embedding_fingerprint="", dimension=2, metric=Metric.INNER_PRODUCT)

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from penstock.errors import Overloaded
-from retrieval_svc.cache import ChunkCache
-from retrieval_svc.index import flat_index_builder
-from retrieval_svc.indexing import Indexes
-from retrieval_svc.ingest import Ingest, IngestLimits
-from retrieval_svc.search import Query
+from retrieval_svc.search.cache import ChunkCache
+from retrieval_svc.shards.index import flat_index_builder
+from retrieval_svc.shards.indexing import Indexes
+from retrieval_svc.ingest.writing import Ingest, IngestLimits
+from retrieval_svc.search.searching import Query
 from retrieval_svc.values import Chunk, Document, Matrix, Metric, Sequences
 from tests.retrieval_svc.fakes import WINDOW_TOKENS, Core, WordEmbedder, running_core
 

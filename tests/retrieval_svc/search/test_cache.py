@@ -1,4 +1,4 @@
-from retrieval_svc.cache import ChunkCache
+from retrieval_svc.search.cache import ChunkCache
 from retrieval_svc.values import StoredChunk
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from penstock.errors import TopKOutOfRange
-from retrieval_svc.cache import ChunkCache
-from retrieval_svc.search import Query, Search, SearchLimits
+from retrieval_svc.search.cache import ChunkCache
+from retrieval_svc.search.searching import Query, Search, SearchLimits
 from retrieval_svc.values import Chunk, Document, Metric, StoredChunk
 from tests.retrieval_svc.fakes import Core, WordEmbedder, running_core
 

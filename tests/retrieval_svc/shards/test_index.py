@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from retrieval_svc.index import FlatIndex
+from retrieval_svc.shards.index import FlatIndex
 from retrieval_svc.values import Metric
 
 DIMENSION = 4

@@ -11,7 +11,7 @@ from opentelemetry.trace import Tracer
 from opentelemetry.util.types import AttributeValue
 
 from penstock import semconv
-from retrieval_svc.chunking import Span, split_to_windows
+from retrieval_svc.ingest.chunking import Span, split_to_windows
 from retrieval_svc.values import EmbeddingModel, Matrix, Vector
 from retrieval_svc.worker import Lane, Worker
 

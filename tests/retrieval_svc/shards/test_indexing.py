@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from penstock.errors import CollectionNotFound, Overloaded
-from retrieval_svc.index import FlatIndex, flat_index_builder
-from retrieval_svc.indexing import Indexes
+from retrieval_svc.shards.index import FlatIndex, flat_index_builder
+from retrieval_svc.shards.indexing import Indexes
 from retrieval_svc.values import Matrix, Metric, Neighbours
 
 NOTHING = np.empty(0, dtype=np.int64)

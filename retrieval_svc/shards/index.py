@@ -3,7 +3,7 @@
 import faiss
 import numpy as np
 
-from retrieval_svc.indexing import BuildIndex
+from retrieval_svc.shards.indexing import BuildIndex
 from retrieval_svc.values import Matrix, Metric, Neighbours, Sequences
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from penstock.errors import FailedPrecondition
-from retrieval_svc.chunking import split_text, split_to_windows
-from retrieval_svc.search import Query
+from retrieval_svc.ingest.chunking import split_text, split_to_windows
+from retrieval_svc.search.searching import Query
 from retrieval_svc.settings import RetrievalSettings
 from retrieval_svc.values import Document, Metric
 from tests.retrieval_svc.fakes import running_core
 
 if TYPE_CHECKING:
-    from retrieval_svc.embedder import SentenceTransformerEmbedder
+    from retrieval_svc.embedding.sentence_transformer import SentenceTransformerEmbedder
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
@@ -25,7 +25,7 @@ DEFAULTS = RetrievalSettings()
 
 @pytest.fixture(scope="module")
 def embedder() -> "SentenceTransformerEmbedder":
-    from retrieval_svc.embedder import load_embedder  # Here, so that the fast tests need not wait for torch.
+    from retrieval_svc.embedding.sentence_transformer import load_embedder  # Here, so that the fast tests need not wait for torch.
 
     return load_embedder(DEFAULTS.embedding_model, name=DEFAULTS.embedding_model_name, threads=1)
 
@@ -63,7 +63,7 @@ def test_the_end_of_a_text_over_the_window_counts(embedder: "SentenceTransformer
 
 
 def test_a_model_that_is_not_there_is_named_with_what_to_do(tmp_path: Path) -> None:
-    from retrieval_svc.embedder import load_embedder
+    from retrieval_svc.embedding.sentence_transformer import load_embedder
 
     with pytest.raises(FailedPrecondition, match="pip install"):
         load_embedder("package:no_such_model/model", name="m", threads=1)

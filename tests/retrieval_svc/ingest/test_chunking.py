@@ -3,7 +3,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval_svc.chunking import Span, split_text, split_to_windows
+from retrieval_svc.ingest.chunking import Span, split_text, split_to_windows
 
 TEXTS = st.text(alphabet="ab .!\n\tß。", max_size=400)
 

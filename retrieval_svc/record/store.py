@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from penstock.errors import AlreadyExists, BackendUnavailable, CollectionNotFound
-from retrieval_svc import tables
+from retrieval_svc.record import tables
 from retrieval_svc.values import Collection, CollectionSpec, Commit, Matrix, Metric, Sequences, StoredChunk, WriteBatch
 
 _log = logging.getLogger(__name__)

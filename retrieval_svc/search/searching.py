@@ -10,9 +10,9 @@ from opentelemetry.util.types import AttributeValue
 
 from penstock import semconv
 from retrieval_svc import checks
-from retrieval_svc.cache import ChunkCache
+from retrieval_svc.search.cache import ChunkCache
 from retrieval_svc.catalog import Catalog, OpenCollection
-from retrieval_svc.indexing import Indexes
+from retrieval_svc.shards.indexing import Indexes
 from retrieval_svc.paging import key_after, page_token
 from retrieval_svc.values import Hit, Neighbours, StoredChunk, Vector
 

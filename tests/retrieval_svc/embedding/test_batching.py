@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 
-from retrieval_svc.embedding import Embeddings, combine_windows, plan_passes
+from retrieval_svc.embedding.batching import Embeddings, combine_windows, plan_passes
 from tests.retrieval_svc.fakes import WINDOW_TOKENS, Core, WordEmbedder
 
 

@@ -12,10 +12,10 @@ from opentelemetry.trace import Span, Tracer
 from penstock import semconv
 from penstock.errors import CollectionNotFound, InvalidArgument, Overloaded
 from retrieval_svc import checks
-from retrieval_svc.cache import ChunkCache
+from retrieval_svc.search.cache import ChunkCache
 from retrieval_svc.catalog import Catalog, OpenCollection
-from retrieval_svc.chunking import Tokenise, split_text
-from retrieval_svc.indexing import Indexes
+from retrieval_svc.ingest.chunking import Tokenise, split_text
+from retrieval_svc.shards.indexing import Indexes
 from retrieval_svc.unbroken import unbroken
 from retrieval_svc.values import Chunk, Commit, Document, Matrix, StoredChunk, WriteBatch
 

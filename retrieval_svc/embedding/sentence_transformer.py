@@ -13,7 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from penstock.errors import FailedPrecondition
 from penstock.model_files import locate_model
-from retrieval_svc.chunking import Span
+from retrieval_svc.ingest.chunking import Span
 from retrieval_svc.values import EmbeddingModel, Matrix
 
 _log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Many nodes as one service: which node holds which shard, and asking them together."""

@@ -1,0 +1,1 @@
+"""Texts to vectors: models, their backends, batching across requests."""

@@ -1,0 +1,63 @@
+"""Conditions on a chunk's metadata, as plain values that can be compared and hashed (results are cached by them).
+
+A field is a key of the metadata; keys of nested objects are joined by dots. A field that holds a list matches when one of its
+elements does. Values of different types are never equal: 1 is not "1", and true is not 1.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+Scalar = str | float | bool
+"""What a field is compared with; every number is a float."""
+Bound = str | float | datetime
+"""A bound of a range: a time where the text that was given is one (RFC 3339; always with a time zone here)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneOf:
+    """The field has one of these values. A single one says "equals"."""
+
+    field: str
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """The field lies between bounds of one type, of which at least one is given."""
+
+    field: str
+    gt: Bound | None = None
+    gte: Bound | None = None
+    lt: Bound | None = None
+    lte: Bound | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exists:
+    """The field is there, with any value but null."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllOf:
+    """All match: "and". None given: everything matches."""
+
+    filters: "tuple[Filter, ...]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnyOf:
+    """One matches: "or". None given: nothing matches."""
+
+    filters: "tuple[Filter, ...]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoneOf:
+    """None matches: "not". None given: everything matches."""
+
+    filters: "tuple[Filter, ...]"
+
+
+Filter = OneOf | Range | Exists | AllOf | AnyOf | NoneOf

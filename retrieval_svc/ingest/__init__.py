@@ -1,0 +1,1 @@
+"""Writes: documents to chunks, chunks to the record."""
