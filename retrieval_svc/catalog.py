@@ -1,12 +1,14 @@
-"""The collections of this process: what exists, whether it takes texts, and the indexes that are derived from the record."""
+"""The collections of the service as this node knows them: what exists, which model embeds each, and its shards that lie here.
+
+Collections are made and deleted in the record, by any node; a node hears of it by the record's hints, and looks itself when it is
+asked for a collection that it does not know.
+"""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
-
-import numpy as np
 
 from penstock.errors import (
     AlreadyExists,
@@ -15,15 +17,17 @@ from penstock.errors import (
     EmbeddingMismatch,
     FailedPrecondition,
     ModelNotFound,
+    PenstockError,
 )
+from penstock.paging import key_after, page_token
 from retrieval_svc import checks
 from retrieval_svc.embedding.batching import Embeddings
-from retrieval_svc.shards.indexing import Indexes
-from retrieval_svc.paging import key_after, page_token
 from retrieval_svc.unbroken import unbroken
-from retrieval_svc.values import Collection, CollectionSpec, Matrix, Metric, Sequences
+from retrieval_svc.values import Collection, CollectionSpec, IndexConfig, LexicalConfig, Metric, ShardStatus
 
 _log = logging.getLogger(__name__)
+
+_LISTING: Final = "collections"
 
 
 class CollectionRecord(Protocol):
@@ -38,89 +42,128 @@ class CollectionRecord(Protocol):
         ...
 
     async def collections(self) -> list[Collection]:
-        """Every collection."""
-        ...
-
-    def vectors(self, collection: Collection) -> AsyncIterator[tuple[Sequences, Matrix]]:
-        """All vectors of a collection in parts, ascending in sequence number."""
+        """Every collection, with its present number of chunks."""
         ...
 
 
-_LISTING: Final = "collections"
+class ShardHolder(Protocol):
+    """What holds this node's shards."""
+
+    async def open(self, collection: Collection) -> None:
+        """Opens the shards of a collection that belong here; done when they have caught up with the record."""
+        ...
+
+    async def drop(self, uid: int) -> None:
+        """Closes a deleted collection's shards and removes their files."""
+        ...
+
+    def statuses(self, uid: int) -> list[ShardStatus]:
+        """The shards of a collection that lie here."""
+        ...
 
 
-@dataclass(slots=True, kw_only=True)
-class OpenCollection:
-    """A collection and the lock under which its writes happen one after another, in the record and in the index alike."""
+class Models(Protocol):
+    """The embedding models that are loaded."""
 
-    collection: Collection
-    write_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    def find(self, name: str) -> Embeddings:
+        """The model of that name, or the default for "". Raises ModelNotFound."""
+        ...
 
-    @property
-    def uid(self) -> int:
-        """The collection's uid."""
-        return self.collection.uid
 
-    @property
-    def spec(self) -> CollectionSpec:
-        """What the collection was created as."""
-        return self.collection.spec
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A collection as a caller asks for it. Zero and empty values leave the choice to the service."""
 
-    def count(self, chunk_count: int) -> None:
-        """Notes how many chunks there are after a write."""
-        self.collection = replace(self.collection, chunk_count=chunk_count)
+    id: str
+    embedding_model: str = ""
+    dimension: int = 0
+    metric: Metric = Metric.COSINE
+    index: IndexConfig = IndexConfig()
+    lexical: LexicalConfig = LexicalConfig()
+    shard_count: int = 0
 
 
 class Catalog:
-    """Every collection by its id. `embeddings` is None where the service embeds nothing."""
+    """Every collection by its id."""
 
-    def __init__(self, record: CollectionRecord, indexes: Indexes, embeddings: Embeddings | None) -> None:
+    def __init__(
+        self,
+        record: CollectionRecord,
+        shards: ShardHolder,
+        models: Models,
+        *,
+        shard_count: int,
+        check_language: "CheckLanguage",
+    ) -> None:
         self._record = record
-        self._indexes = indexes
-        self._embeddings = embeddings
-        self._open: dict[str, OpenCollection] = {}
+        self._shards = shards
+        self._models = models
+        self._shard_count = shard_count
+        self._check_language = check_language
+        self._open: dict[str, Collection] = {}
+        self._refreshing = asyncio.Lock()
 
     async def load(self) -> None:
-        """Builds every index from the record."""
-        for collection in await self._record.collections():
-            await self._index(collection)
-            self._open[collection.spec.id] = OpenCollection(collection=collection)
-            self._warn_of_mismatch(collection.spec)
+        """Opens every collection. Raises EmbeddingMismatch when one's vectors were made by another model than is loaded."""
+        collections = await self._record.collections()
+        self._refuse_mismatches([collection.spec for collection in collections])
+        await asyncio.gather(*map(self._opened, collections))
 
-    async def create(self, collection_id: str, *, embedding_model: str, dimension: int, metric: Metric) -> Collection:
+    async def refresh(self) -> None:
+        """Brings this node to what the record says: collections that other nodes made or deleted."""
+        async with self._refreshing:
+            recorded = {collection.spec.id: collection for collection in await self._record.collections()}
+            for collection_id, collection in list(self._open.items()):
+                if collection_id not in recorded or recorded[collection_id].uid != collection.uid:
+                    await self._closed(collection)
+            for collection_id, collection in recorded.items():
+                if collection_id not in self._open:
+                    await self._opened(collection)
+                self._open[collection_id] = collection
+
+    async def create(self, wanted: Wanted) -> Collection:
         """Creates an empty collection. Raises AlreadyExists, ModelNotFound, DimensionMismatch, InvalidArgument."""
-        spec = self._spec(checks.collection_id(collection_id), embedding_model, dimension, metric)
+        spec = self._spec(wanted)
         if spec.id in self._open:
-            message = f"the collection {spec.id!r} exists already"
+            message = f"the collection {spec.id!r} exists already; choose another id, or delete it first"
             raise AlreadyExists(message, metadata={"collection": spec.id})
         return await unbroken(self._create(spec))
 
-    def find(self, name: str) -> OpenCollection:
+    async def find(self, name: str) -> Collection:
         """The collection of a resource name. Raises CollectionNotFound."""
         collection_id = checks.collection_name(name)
-        entry = self._open.get(collection_id)
-        if entry is None:
-            message = f"there is no collection {collection_id!r}"
+        collection = self._open.get(collection_id)
+        if collection is None:
+            await self._look_again()
+            collection = self._open.get(collection_id)
+        if collection is None:
+            message = f"there is no collection {collection_id!r}; list the collections, or create it"
             raise CollectionNotFound(message, metadata={"collection": collection_id})
-        return entry
+        return collection
 
-    def page(self, page_size: int, token: str) -> tuple[list[Collection], str]:
+    async def counted(self, name: str) -> Collection:
+        """The collection with its present number of chunks; the last known where the record cannot be read."""
+        collection = await self.find(name)
+        await self._look_again()
+        return self._open.get(collection.spec.id, collection)
+
+    async def page(self, page_size: int, token: str) -> tuple[list[Collection], str]:
         """A page of collections in the order of ids, and the next page's token."""
+        await self._look_again()
         size, after = checks.page_size(page_size), key_after(_LISTING, token)
         ids = sorted(collection_id for collection_id in self._open if collection_id > after)
         following = page_token(_LISTING, ids[size - 1]) if len(ids) > size else ""
-        return [self._open[collection_id].collection for collection_id in ids[:size]], following
+        return [self._open[collection_id] for collection_id in ids[:size]], following
 
     async def delete(self, name: str) -> None:
-        """Deletes a collection with everything in it, after the writes that have begun."""
-        entry = self.find(name)
-        async with entry.write_lock:
-            if self.is_open(entry):
-                await unbroken(self._delete(entry))
+        """Deletes a collection with everything in it."""
+        collection = await self.find(name)
+        await unbroken(self._delete(collection))
 
-    def is_open(self, entry: OpenCollection) -> bool:
-        """Whether the collection still exists, which may have changed while its lock was waited for."""
-        return self._open.get(entry.spec.id) is entry
+    def is_open(self, collection: Collection) -> bool:
+        """Whether the collection still exists, as far as is known here."""
+        known = self._open.get(collection.spec.id)
+        return known is not None and known.uid == collection.uid
 
     def embeddings_for(self, spec: CollectionSpec) -> Embeddings:
         """What embeds texts for a collection.
@@ -130,60 +173,93 @@ class Catalog:
         if not spec.embedding_model:
             message = f"the collection {spec.id!r} has no embedding model: give a vector, not a text alone"
             raise FailedPrecondition(message, metadata={"collection": spec.id})
-        if self._embeddings is None or self._embeddings.model.fingerprint != spec.embedding_fingerprint:
-            loaded = self._embeddings.model.fingerprint if self._embeddings else "none"
-            message = (
-                f"the vectors of {spec.id!r} were made by {spec.embedding_fingerprint}, but the loaded model is {loaded}; "
-                "load that model, or ingest into a new collection"
-            )
-            metadata = {"collection": spec.id, "made_by": spec.embedding_fingerprint, "loaded": loaded}
-            raise EmbeddingMismatch(message, metadata=metadata)
-        return self._embeddings
+        self._refuse_mismatches([spec])
+        return self._models.find(spec.embedding_model)
 
-    def _spec(self, collection_id: str, model_name: str, dimension: int, metric: Metric) -> CollectionSpec:
-        if not model_name and dimension:
-            vectors_of = checks.dimension(dimension)
-            return CollectionSpec(
-                id=collection_id, embedding_model="", embedding_fingerprint="", dimension=vectors_of, metric=metric
-            )
-        if self._embeddings is None:
-            raise ModelNotFound("this service embeds nothing; give a dimension and no embedding_model, and bring the vectors")
-        model = self._embeddings.model
-        if model_name not in {"", model.name}:
-            message = f"no embedding model {model_name!r} is loaded here; {model.name!r} is"
-            raise ModelNotFound(message, metadata={"model": model_name, "loaded": model.name})
-        if dimension not in {0, model.dimension}:
-            message = f"{model.name} makes vectors of {model.dimension} components, not {dimension}"
-            raise DimensionMismatch(message, metadata={"dimension": str(model.dimension)})
+    def _spec(self, wanted: Wanted) -> CollectionSpec:
+        collection_id = checks.collection_id(wanted.id)
+        checks.index(wanted.index)
+        shard_count = checks.shard_count(wanted.shard_count or self._shard_count)
+        if wanted.lexical.enabled:
+            self._check_language(wanted.lexical.language)
+        model, fingerprint, dimension = self._model_of(wanted)
+        checks.index_fits(wanted.index, dimension)
         return CollectionSpec(
             id=collection_id,
-            embedding_model=model.name,
-            embedding_fingerprint=model.fingerprint,
-            dimension=model.dimension,
-            metric=metric,
+            embedding_model=model,
+            embedding_fingerprint=fingerprint,
+            dimension=dimension,
+            metric=wanted.metric,
+            index=wanted.index,
+            lexical=wanted.lexical,
+            shard_count=shard_count,
         )
+
+    def _model_of(self, wanted: Wanted) -> tuple[str, str, int]:
+        """The name and the fingerprint of the model that is to embed, both empty where callers bring the vectors; the dimension."""
+        if not wanted.embedding_model and wanted.dimension:
+            return "", "", checks.dimension(wanted.dimension)
+        try:
+            model = self._models.find(wanted.embedding_model).model
+        except ModelNotFound:
+            if wanted.embedding_model:
+                raise
+            message = "this service embeds nothing; give a dimension and no embedding_model, and bring the vectors"
+            raise ModelNotFound(message) from None
+        if wanted.dimension not in {0, model.dimension}:
+            message = f"{model.name} makes vectors of {model.dimension} components, not {wanted.dimension}"
+            raise DimensionMismatch(message, metadata={"dimension": str(model.dimension)})
+        return model.name, model.fingerprint, model.dimension
+
+    def _refuse_mismatches(self, specs: Sequence[CollectionSpec]) -> None:
+        faults = [fault for spec in specs if (fault := self._mismatch(spec))]
+        if faults:
+            message = "; ".join(faults) + ". Load the model that made them, or ingest into a new collection"
+            raise EmbeddingMismatch(
+                message, metadata={"collections": ",".join(spec.id for spec in specs if self._mismatch(spec))}
+            )
+
+    def _mismatch(self, spec: CollectionSpec) -> str:
+        if not spec.embedding_model:
+            return ""
+        try:
+            loaded = self._models.find(spec.embedding_model).model.fingerprint
+        except ModelNotFound:
+            loaded = "no such model"
+        if loaded == spec.embedding_fingerprint:
+            return ""
+        return f"the vectors of {spec.id!r} were made by {spec.embedding_fingerprint}, but loaded is {loaded}"
+
+    async def _look_again(self) -> None:
+        """Reads the record if it can be read: what is known goes on being served while it cannot."""
+        try:
+            await self.refresh()
+        except PenstockError as error:
+            _log.warning("the collections cannot be read from the record now: %s", error.message)
 
     async def _create(self, spec: CollectionSpec) -> Collection:
         collection = await self._record.create_collection(spec)
-        await self._indexes.create(collection.uid, spec.dimension, spec.metric)
-        self._open[spec.id] = OpenCollection(collection=collection)
+        async with self._refreshing:
+            if spec.id not in self._open:
+                await self._opened(collection)
         return collection
 
-    async def _delete(self, entry: OpenCollection) -> None:
-        await self._record.delete_collection(entry.uid)
-        del self._open[entry.spec.id]
-        await self._indexes.drop(entry.uid)
+    async def _delete(self, collection: Collection) -> None:
+        await self._record.delete_collection(collection.uid)
+        async with self._refreshing:
+            if self.is_open(collection):
+                await self._closed(collection)
 
-    async def _index(self, collection: Collection) -> None:
-        await self._indexes.create(collection.uid, collection.spec.dimension, collection.spec.metric)
-        nothing = np.empty(0, dtype=np.int64)
-        async for sequences, vectors in self._record.vectors(collection):
-            await self._indexes.apply(collection.uid, removed=nothing, stored=sequences, vectors=vectors)
+    async def _opened(self, collection: Collection) -> None:
+        await self._shards.open(collection)
+        self._open[collection.spec.id] = collection
 
-    def _warn_of_mismatch(self, spec: CollectionSpec) -> None:
-        loaded = self._embeddings.model.fingerprint if self._embeddings else "none"
-        if spec.embedding_model and spec.embedding_fingerprint != loaded:
-            _log.warning(
-                "collection %s takes no texts: its vectors were made by %s, the loaded model is %s",
-                spec.id, spec.embedding_fingerprint, loaded,
-            )  # fmt: skip
+    async def _closed(self, collection: Collection) -> None:
+        del self._open[collection.spec.id]
+        await self._shards.drop(collection.uid)
+
+
+class CheckLanguage(Protocol):
+    """Raises InvalidArgument for a language that lexical indexes do not know."""
+
+    def __call__(self, language: str) -> None: ...

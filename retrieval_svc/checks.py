@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from penstock.errors import DimensionMismatch, EmptyText, InvalidArgument, TopKOutOfRange, Violation
-from retrieval_svc.values import Chunk, Document, Matrix, Metric
+from retrieval_svc.values import Chunk, Document, IndexConfig, Matrix, Metric
 
 DOCUMENTS_MAX: Final = 1000
 CHUNKS_MAX: Final = 10_000
@@ -21,9 +21,20 @@ CHUNK_ID_BYTES_MAX: Final = 512
 METADATA_BYTES_MAX: Final = 64 * 2**10
 PAGE_SIZE_MAX: Final = 1000
 PAGE_SIZE_DEFAULT: Final = 100
+SHARDS_MAX: Final = 1024
+PRINCIPALS_MAX: Final = 256
 VECTOR_LENGTH_MAX: Final = 1e18
 """The inner product of two vectors of this length still fits float32 (3.4e38)."""
 
+_INDEX_BOUNDS: Final = {
+    "hnsw_m": (4, 128),
+    "hnsw_ef_construction": (8, 2000),
+    "hnsw_ef_search": (8, 10_000),
+    "ivf_lists": (1, 65_536),
+    "ivf_nprobe": (1, 65_536),
+    "pq_bytes": (1, 65_536),
+    "rescore_factor": (1, 100),
+}
 _COLLECTION_ID: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _NAME_PREFIX: Final = "collections/"
 
@@ -49,6 +60,28 @@ def dimension(candidate: int) -> int:
     if not 1 <= candidate <= DIMENSION_MAX:
         raise _invalid("collection.dimension", f"a dimension is from 1 to {DIMENSION_MAX}; not {candidate}")
     return candidate
+
+
+def shard_count(candidate: int) -> int:
+    """Over how many shards a collection's chunks are spread."""
+    if not 1 <= candidate <= SHARDS_MAX:
+        raise _invalid("collection.shard_count", f"a collection has from 1 to {SHARDS_MAX} shards; not {candidate}")
+    return candidate
+
+
+def index(config: IndexConfig) -> None:
+    """How a collection's index is built and searched."""
+    for name, (least, most) in _INDEX_BOUNDS.items():
+        value = getattr(config, name)
+        if value is not None and not least <= value <= most:
+            raise _invalid(f"collection.index.{name}", f"{name} is from {least} to {most}; not {value}", limit=most)
+
+
+def index_fits(config: IndexConfig, dimension: int) -> None:
+    """Whether a dimension can be cut into as many parts as product quantisation wants."""
+    if config.pq_bytes is not None and dimension % config.pq_bytes:
+        message = f"pq_bytes must divide the dimension {dimension}; {config.pq_bytes} does not"
+        raise _invalid("collection.index.pq_bytes", message)
 
 
 def top_k(candidate: int, limit: int) -> int:
@@ -86,6 +119,7 @@ def documents(candidates: Sequence[Document], text_bytes_max: int) -> None:
         _id(document.id, f"documents[{at}].id", ID_BYTES_MAX)
         text(document.text, f"documents[{at}].text", text_bytes_max)
         _metadata(document.metadata_json, f"documents[{at}].metadata")
+        principals(document.allowed_principals, f"documents[{at}].allowed_principals")
 
 
 def chunks(candidates: Sequence[Chunk], text_bytes_max: int) -> None:
@@ -98,6 +132,17 @@ def chunks(candidates: Sequence[Chunk], text_bytes_max: int) -> None:
             _id(chunk.document_id, f"chunks[{at}].document_id", ID_BYTES_MAX)
         text(chunk.text, f"chunks[{at}].text", text_bytes_max)
         _metadata(chunk.metadata_json, f"chunks[{at}].metadata")
+        principals(chunk.allowed_principals, f"chunks[{at}].allowed_principals")
+
+
+def principals(candidates: Sequence[str], field: str) -> None:
+    """An access list."""
+    if len(candidates) > PRINCIPALS_MAX:
+        raise _invalid(
+            field, f"an access list has at most {PRINCIPALS_MAX} principals; not {len(candidates)}", limit=PRINCIPALS_MAX
+        )
+    for at, candidate in enumerate(candidates):
+        _id(candidate, f"{field}[{at}]", ID_BYTES_MAX)
 
 
 def deletions(chunk_ids: Sequence[str], document_ids: Sequence[str]) -> None:

@@ -198,8 +198,8 @@ class DocumentRecord:
 class WriteBatch:
     """What one write does, all of it or nothing: first the deletions, then the chunks. Row i of `vectors` is chunk i's.
 
-    `delete_rows` names rows by shard and sequence number: exactly the versions that somebody saw, so that a row that was replaced
-    meanwhile stays. `documents` are recorded with the write.
+    `delete_rows` names rows by shard and sequence number: exactly the versions that somebody saw, so that a row that was
+    replaced meanwhile stays. `documents` are recorded with the write.
     """
 
     chunks: tuple[Chunk, ...] = ()
