@@ -1,18 +1,17 @@
 """Between the flow protos and the core's own values. Nothing is decided here."""
 
-import base64
-import binascii
-
 from google.protobuf import timestamp_pb2
 
 from gateway.execution import Event, NodeFinished, NodeStarted, RunResult, SourcesFound, Token
-from gateway.flows import FLOW_ID, StoredFlow
+from gateway.flows import StoredFlow
 from gateway.structs import to_struct
 from gateway.values import Document
+from penstock import paging
 from penstock.errors import InvalidArgument, Violation
 from penstock.flow.v1 import flow_pb2
 
 _COLLECTION = "flows/"
+_LISTING = "flows"
 
 
 def flow_id(name: str) -> str:
@@ -28,18 +27,12 @@ def flow_id(name: str) -> str:
 
 def after(page_token: str) -> str:
     """The id after which a page begins. Raises InvalidArgument for a token that no answer carried."""
-    try:
-        identifier = base64.b64decode(page_token.encode(), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError):
-        identifier = "?"
-    if identifier and not FLOW_ID.fullmatch(identifier):
-        raise InvalidArgument("page_token is not one that an answer carried")
-    return identifier
+    return paging.key_after(_LISTING, page_token)
 
 
 def page_token(next_after: str) -> str:
     """An opaque token; empty where there is no next page."""
-    return base64.urlsafe_b64encode(next_after.encode()).decode()
+    return paging.page_token(_LISTING, next_after)
 
 
 def flow(stored: StoredFlow) -> flow_pb2.Flow:

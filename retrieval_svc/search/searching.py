@@ -13,7 +13,7 @@ from retrieval_svc import checks
 from retrieval_svc.search.cache import ChunkCache
 from retrieval_svc.catalog import Catalog, OpenCollection
 from retrieval_svc.shards.indexing import Indexes
-from retrieval_svc.paging import key_after, page_token
+from penstock.paging import key_after, page_token
 from retrieval_svc.values import Hit, Neighbours, StoredChunk, Vector
 
 _ATTEMPTS_MAX: Final = 3

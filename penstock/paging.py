@@ -14,7 +14,9 @@ _SEPARATOR: Final = "\0"
 
 
 def page_token(listing: str, last_key: str) -> str:
-    """The token of the page of `listing` ("collections", "collections/x/chunks") after `last_key`."""
+    """The token of the page of `listing` ("collections/x/chunks") after `last_key`; empty where there is none."""
+    if not last_key:
+        return ""
     # Without the padding, which would have to be escaped in a URL.
     return base64.urlsafe_b64encode(f"{listing}{_SEPARATOR}{last_key}".encode()).decode().rstrip("=")
 
@@ -22,7 +24,7 @@ def page_token(listing: str, last_key: str) -> str:
 def key_after(listing: str, token: str) -> str:
     """The key after which a page of `listing` begins; empty for the first.
 
-    Raises InvalidArgument for what page_token did not make for this list.
+    Keys are of printable characters, as ids are. Raises InvalidArgument for what page_token did not make for this list.
     """
     if not token:
         return ""
@@ -31,7 +33,7 @@ def key_after(listing: str, token: str) -> str:
         made_for, _, key = raw.decode().partition(_SEPARATOR)
     except (binascii.Error, ValueError):
         made_for, key = "", ""
-    if made_for != listing or not key:
+    if made_for != listing or not key or not key.isprintable():  # A NUL, for one, makes PostgreSQL fail.
         message = "page_token is not one that this list gave out; leave it empty to start at the first page"
         violation = Violation(message=message, field="page_token")
         raise InvalidArgument(message, metadata={"field": "page_token"}, violations=[violation])
