@@ -1,11 +1,14 @@
 """Conditions on a chunk's metadata, as plain values that can be compared and hashed (results are cached by them).
 
 A field is a key of the metadata; keys of nested objects are joined by dots. A field that holds a list matches when one of its
-elements does. Values of different types are never equal: 1 is not "1", and true is not 1.
+elements does. Values of different types are never equal: 1 is not "1", and true is not 1. A key that holds a dot itself is not
+told from a nested one: {"a.b": 1} and {"a": {"b": 1}} both have the field "a.b".
 """
 
+import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, time
+from typing import Final
 
 Scalar = str | float | bool
 """What a field is compared with; every number is a float."""
@@ -61,3 +64,19 @@ class NoneOf:
 
 
 Filter = OneOf | Range | Exists | AllOf | AnyOf | NoneOf
+
+_RFC3339: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ][0-9:]{8}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2}))?")
+
+
+def parsed_time(text: str) -> datetime | None:
+    """The instant that a text names in RFC 3339: a date-time with its offset, or a date, which is its midnight in UTC.
+
+    None: the text is none. Digits below a microsecond are dropped.
+    """
+    if text[4:5] != "-" or not _RFC3339.fullmatch(text):
+        return None
+    try:
+        instant = datetime.fromisoformat(text.upper())
+    except ValueError:  # Such as a 30th of February.
+        return None
+    return instant if instant.tzinfo else datetime.combine(instant, time.min, UTC)
