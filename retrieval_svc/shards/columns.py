@@ -256,7 +256,7 @@ def compared(values: NDArray[Any], bounds: Range) -> NDArray[np.bool_]:
 
 
 def _values(metadata: dict[str, Any]) -> Iterator[tuple[Kind, str, Any]]:
-    """Every value with its field; strings are themselves here. Not by recursion, since metadata may be deeper than the stack."""
+    """Every value with its field; strings are themselves. Not by recursion, since metadata may be deeper than the stack."""
     left: list[tuple[str, Any, int]] = [(key, value, 1) for key, value in metadata.items()]
     while left:
         field, value, level = left.pop()

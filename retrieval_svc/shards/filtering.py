@@ -139,7 +139,8 @@ def _by_kind(values: Iterable[Scalar]) -> dict[Kind, list[Any]]:
 
 def _any_of(values: NDArray[Any], wanted: Sequence[Any]) -> Mask:
     if len(wanted) == 1:
-        return np.equal(values, wanted[0])
+        mask: Mask = values == wanted[0]
+        return mask
     return np.isin(values, np.array(wanted, values.dtype))
 
 
