@@ -10,6 +10,7 @@
         PromptTooLong          prompt and answer do not fit the model's window
         InvalidFlow            a flow document with faults, each with its node
         InvalidInputs          inputs that the flow does not take
+        UnreadableDocument     a file out of which no text can be had: broken, encrypted, or too much for its limits
       NotFound
         RouteNotFound  FlowNotFound  CollectionNotFound  ModelNotFound
       AlreadyExists
@@ -180,6 +181,12 @@ class InvalidInputs(InvalidArgument):
     """Inputs that the flow does not take."""
 
     reason = "INVALID_INPUTS"
+
+
+class UnreadableDocument(InvalidArgument):
+    """A file out of which no text can be had: broken, encrypted, not what it is said to be, or too much for its limits."""
+
+    reason = "UNREADABLE_DOCUMENT"
 
 
 class NotFound(PenstockError):
