@@ -1,68 +1,79 @@
-"""Between the messages of penstock.retrieval.v1 and the service's own values."""
+"""Collections, documents, models and states between the messages of penstock.retrieval.v1 and the service's own values."""
 
-import math
-from typing import Any, Final
-from weakref import WeakKeyDictionary
-
-import orjson
-from google.protobuf import struct_pb2
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeVar
 
 from penstock.errors import InvalidArgument, Violation
 from penstock.retrieval.v1 import retrieval_pb2 as pb
-from retrieval_svc.search.searching import Query
-from retrieval_svc.values import Chunk, Collection, Document, Hit, Metric, StoredChunk
+from retrieval_svc.catalog import Wanted
+from retrieval_svc.struct_json import json_of
+from retrieval_svc.values import (
+    Collection,
+    Document,
+    EmbeddingModel,
+    IndexConfig,
+    IndexKind,
+    LexicalConfig,
+    Metric,
+    ShardStatus,
+)
 
-TOP_K_DEFAULT: Final = 10
+E = TypeVar("E")
 
-_METRICS: Final[dict[int, Metric]] = {
+_METRICS: Final[Mapping[int, Metric]] = {
     pb.METRIC_UNSPECIFIED: Metric.COSINE,
     pb.METRIC_COSINE: Metric.COSINE,
     pb.METRIC_INNER_PRODUCT: Metric.INNER_PRODUCT,
+    pb.METRIC_L2: Metric.L2,
 }
-_METRIC_NUMBERS: Final = {Metric.COSINE: pb.METRIC_COSINE, Metric.INNER_PRODUCT: pb.METRIC_INNER_PRODUCT}
-_EXACT_INTEGER_MAX: Final = 2**53
+_METRIC_NUMBERS: Final = {metric: number for number, metric in _METRICS.items() if number}
+_KINDS: Final[Mapping[int, IndexKind]] = {
+    pb.INDEX_KIND_UNSPECIFIED: IndexKind.AUTO,
+    pb.INDEX_KIND_AUTO: IndexKind.AUTO,
+    pb.INDEX_KIND_FLAT: IndexKind.FLAT,
+    pb.INDEX_KIND_HNSW: IndexKind.HNSW,
+    pb.INDEX_KIND_IVF_SQ8: IndexKind.IVF_SQ8,
+    pb.INDEX_KIND_IVF_PQ: IndexKind.IVF_PQ,
+}
+_KIND_NUMBERS: Final = {kind: number for number, kind in _KINDS.items() if number}
+_INDEX_OPTIONS: Final = (
+    "hnsw_m",
+    "hnsw_ef_construction",
+    "hnsw_ef_search",
+    "ivf_lists",
+    "ivf_nprobe",
+    "pq_bytes",
+    "rescore_factor",
+)
 
 
-def metric_from(number: int) -> Metric:
-    """The metric of an enum's number. Raises InvalidArgument for one that is none."""
-    metric = _METRICS.get(number)
-    if metric is None:
-        raise _invalid("collection.metric", f"there is no metric of number {number}")
-    return metric
+def chosen(choices: Mapping[int, E], number: int, field: str) -> E:
+    """The value of an enum's number. Raises InvalidArgument for one that the enum does not have."""
+    choice = choices.get(number)
+    if choice is None:
+        message = f"{field} has no value of number {number}"
+        raise InvalidArgument(message, metadata={"field": field}, violations=[Violation(message=message, field=field)])
+    return choice
 
 
-def document_from(message: pb.Document, at: int) -> Document:
-    """The document at a place of a request."""
-    metadata = _json_of(message.metadata, f"documents[{at}].metadata")
-    return Document(id=message.id, text=message.text, metadata_json=metadata)
-
-
-def chunk_from(message: pb.Chunk, at: int) -> Chunk:
-    """The chunk at a place of a request."""
-    return Chunk(
-        id=message.id,
-        document_id=message.document_id,
-        text=message.text,
-        metadata_json=_json_of(message.metadata, f"chunks[{at}].metadata"),
-        vector=message.vector,
+def wanted_from(request: pb.CreateCollectionRequest) -> Wanted:
+    """The collection that a request asks for."""
+    asked = request.collection
+    return Wanted(
+        id=request.collection_id,
+        embedding_model=asked.embedding_model,
+        dimension=asked.dimension,
+        metric=chosen(_METRICS, asked.metric, "collection.metric"),
+        index=_index_from(asked.index),
+        lexical=_lexical_from(asked),
+        shard_count=asked.shard_count,
     )
 
 
-def query_from(request: pb.SearchRequest) -> Query:
-    """What a search asks for. Raises InvalidArgument when it asks for nothing."""
-    top_k = request.top_k if request.HasField("top_k") else TOP_K_DEFAULT
-    match request.WhichOneof("query"):
-        case "text":
-            return Query(text=request.text, top_k=top_k)
-        case "vector":
-            return Query(vector=request.vector, top_k=top_k)
-        case _:
-            raise _invalid("query", "give a text or a vector to search for")
-
-
-def collection_message(collection: Collection) -> pb.Collection:
-    """A collection as it is sent."""
+def collection_message(collection: Collection, statuses: Sequence[ShardStatus] = ()) -> pb.Collection:
+    """A collection as it is sent; the kind of index in use is that of the largest of the shards that are known."""
     spec = collection.spec
+    largest = max(statuses, key=lambda status: status.row_count, default=None)
     return pb.Collection(
         name=f"collections/{spec.id}",
         embedding_model=spec.embedding_model,
@@ -70,64 +81,64 @@ def collection_message(collection: Collection) -> pb.Collection:
         metric=_METRIC_NUMBERS[spec.metric],
         chunk_count=collection.chunk_count,
         embedding_fingerprint=spec.embedding_fingerprint,
+        index=_index_message(spec.index),
+        index_kind_in_use=_KIND_NUMBERS[largest.index_kind] if largest else pb.INDEX_KIND_UNSPECIFIED,
+        shard_count=spec.shard_count,
+        lexical=pb.LexicalConfig(enabled=spec.lexical.enabled, language=spec.lexical.language),
     )
 
 
-def chunk_message(chunk: StoredChunk) -> pb.Chunk:
-    """A chunk as it is sent, without its vector."""
-    message = pb.Chunk(id=chunk.id, document_id=chunk.document_id, text=chunk.text)
-    if chunk.metadata_json:
-        message.metadata.update(orjson.loads(chunk.metadata_json))
-    return message
+def document_from(message: pb.Document, at: int) -> Document:
+    """The document at a place of a request."""
+    return Document(
+        id=message.id,
+        text=message.text,
+        metadata_json=json_of(message.metadata, f"documents[{at}].metadata"),
+        content=message.content,
+        content_type=message.content_type,
+        allowed_principals=tuple(message.allowed_principals),
+    )
 
 
-class HitEncoder:
-    """Answers of searches. A chunk's message is made once and kept as long as the search's cache keeps the chunk."""
-
-    def __init__(self) -> None:
-        self._messages: WeakKeyDictionary[StoredChunk, pb.Chunk] = WeakKeyDictionary()
-
-    def response(self, hits: list[Hit]) -> pb.SearchResponse:
-        """The answer of one search."""
-        return pb.SearchResponse(hits=[pb.Hit(chunk=self._message(hit.chunk), score=hit.score) for hit in hits])
-
-    def _message(self, chunk: StoredChunk) -> pb.Chunk:
-        message = self._messages.get(chunk)
-        if message is None:
-            message = self._messages[chunk] = chunk_message(chunk)
-        return message
+def status_message(status: ShardStatus) -> pb.ShardStatus:
+    """A shard's state as it is sent."""
+    return pb.ShardStatus(
+        shard=status.shard,
+        position=status.position,
+        record_position=status.record_position,
+        row_count=status.row_count,
+        deleted_row_count=status.deleted_row_count,
+        head_row_count=status.head_row_count,
+        segment_count=status.segment_count,
+        index_kind=_KIND_NUMBERS[status.index_kind],
+        size_bytes=status.size_bytes,
+    )
 
 
-def _json_of(metadata: struct_pb2.Struct, field: str) -> str:
-    return orjson.dumps(_plain_struct(metadata, field)).decode() if metadata.fields else ""
+def model_message(model: EmbeddingModel, *, is_default: bool) -> pb.Model:
+    """A loaded model as it is sent."""
+    return pb.Model(
+        name=model.name,
+        dimension=model.dimension,
+        window_tokens=model.window_tokens,
+        backend=model.backend,
+        embedding_fingerprint=model.fingerprint,
+        is_default=is_default,
+    )
 
 
-def _plain_struct(struct: struct_pb2.Struct, field: str) -> dict[str, Any]:
-    return {key: _plain(value, f"{field}.{key}") for key, value in struct.fields.items()}
+def _index_from(message: pb.IndexConfig) -> IndexConfig:
+    given = {name: getattr(message, name) for name in _INDEX_OPTIONS if message.HasField(name)}  # type: ignore[arg-type]  # All are fields.
+    return IndexConfig(kind=chosen(_KINDS, message.kind, "collection.index.kind"), **given)
 
 
-def _plain(value: struct_pb2.Value, field: str) -> Any:
-    match value.WhichOneof("kind"):
-        case "struct_value":
-            return _plain_struct(value.struct_value, field)
-        case "list_value":
-            return [_plain(item, field) for item in value.list_value.values]
-        case "number_value":
-            return _number(value.number_value, field)
-        case "string_value":
-            return value.string_value
-        case "bool_value":
-            return value.bool_value
-        case _:
-            return None
+def _index_message(config: IndexConfig) -> pb.IndexConfig:
+    options = {name: getattr(config, name) for name in _INDEX_OPTIONS}
+    given = {name: value for name, value in options.items() if value is not None}
+    return pb.IndexConfig(kind=_KIND_NUMBERS[config.kind], **given)
 
 
-def _number(number: float, field: str) -> float | int:
-    """Every number of a Struct is a double; those that were whole come back whole."""
-    if not math.isfinite(number):
-        raise _invalid(field, f"{field} is not a finite number, which JSON does not have")
-    return int(number) if number.is_integer() and abs(number) < _EXACT_INTEGER_MAX else number
-
-
-def _invalid(field: str, message: str) -> InvalidArgument:
-    return InvalidArgument(message, metadata={"field": field}, violations=[Violation(message=message, field=field)])
+def _lexical_from(asked: pb.Collection) -> LexicalConfig:
+    if not asked.HasField("lexical"):
+        return LexicalConfig()
+    return LexicalConfig(enabled=asked.lexical.enabled, language=asked.lexical.language or "en")

@@ -1,11 +1,24 @@
 """Settings of the retrieval service: PENSTOCK_RETRIEVAL_* in the environment."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from penstock.settings import ServiceSettings
+
+
+class ModelSettings(BaseModel):
+    """One more embedding model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=256)
+    reference: str = Field(min_length=1)
+    backend: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
+    query_prompt: str = ""
+    document_prompt: str = ""
 
 
 class RetrievalSettings(ServiceSettings):
@@ -25,6 +38,26 @@ class RetrievalSettings(ServiceSettings):
     )
     embedding_model_name: str = Field(
         default="all-MiniLM-L6-v2", min_length=1, max_length=256, description="The name by which collections know that model."
+    )
+    embedding_backend: Literal["auto", "torch", "onnxruntime", "openvino"] = Field(
+        default="auto",
+        description="What runs that model. auto: int8 on the CPU where the model can be brought to it, else torch.",
+    )
+    embedding_models: tuple[ModelSettings, ...] = Field(
+        default=(),
+        description='More models, as JSON: [{"name", "reference"}]; "backend", "query_prompt", "document_prompt" at will.',
+    )
+    embedding_cache_bytes_max: int = Field(
+        default=64 * 2**20, ge=0, le=2**40, description="Memory for vectors of texts that were embedded lately. 0: none."
+    )
+    reranker: str = Field(
+        default="", description="A cross-encoder: package:NAME/PATH, a folder or a hub name. Empty: no search can be reranked."
+    )
+    reranker_name: str = Field(
+        default="default", min_length=1, max_length=256, description="The name by which searches ask for that reranker."
+    )
+    rerank_queue_max: int = Field(
+        default=64, ge=1, le=100_000, description="Searches waiting to be reranked; beyond it callers get OVERLOADED at once."
     )
     embedding_threads: int = Field(default=2, ge=1, le=256, description="Threads of one pass through the embedding model.")
     embedding_pass_tokens_max: int = Field(
@@ -49,6 +82,59 @@ class RetrievalSettings(ServiceSettings):
     writes_max: int = Field(
         default=64, ge=1, le=10_000, description="Writes in progress; beyond it callers get OVERLOADED at once."
     )
+    shard_count: int = Field(
+        default=1, ge=1, le=1024, description="Shards of a collection that does not say its own number. Fixed once it exists."
+    )
+    slot: int = Field(default=0, ge=0, le=1023, description="Which of the service's slots this node is a replica of.")
+    slot_targets: str = Field(
+        default="",
+        description='Where all slots are, as host:port: "," between slots, "|" between the replicas of one, a name for all its '
+        "addresses. Empty: one slot, this node.",
+    )
+    shard_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="Time for another node to answer for its shards; the caller's own is a bound as well.",
+    )
+    hedge_delay_min_s: float = Field(
+        default=0.02,
+        gt=0,
+        le=60,
+        description="A node that has not answered for this long, or for longer than usual, has a second asked.",
+    )
+    hedge_delay_max_s: float = Field(
+        default=0.5, gt=0, le=60, description="A node that has not answered for this long has a second asked in any case."
+    )
+    consistency_wait_s: float = Field(
+        default=10.0, gt=0, le=3600, description="How long a search waits for the write whose token it carries."
+    )
+    head_rows_max: int = Field(
+        default=8192,
+        ge=16,
+        le=1_000_000,
+        description="Rows of a shard that are searched one by one before they become a segment.",
+    )
+    checkpoint_interval_s: float = Field(
+        default=60.0, gt=0, le=86_400, description="A shard that has changed is written to data_dir at least that often."
+    )
+    snapshot_url: str = Field(
+        default="",
+        description="Where snapshots go, for new replicas and as a backup: an fsspec URL (file:///..., s3://...). Empty: none.",
+    )
+    snapshot_interval_s: float = Field(
+        default=900.0, gt=0, le=604_800, description="A shard that has changed is sent there at least that often."
+    )
+    snapshots_kept: int = Field(default=3, ge=1, le=1000, description="Snapshots of a shard that are kept there.")
+    log_entries_kept: int = Field(
+        default=1_000_000,
+        ge=0,
+        le=10**12,
+        description="Entries of a shard's log that are kept behind its checkpoints; a replica away for longer starts anew.",
+    )
+    lexical_memory_bytes: int = Field(
+        default=32 * 2**20, ge=15 * 2**20, le=2**32, description="Memory of a shard's writer of words, while it writes."
+    )
     top_k_max: int = Field(default=1000, ge=1, le=100_000, description="Most hits that a search may ask for.")
     query_text_bytes_max: int = Field(
         default=32 * 2**10, ge=256, le=2**24, description="Longest text of a search; over the model's window, it is averaged."
@@ -62,6 +148,18 @@ class RetrievalSettings(ServiceSettings):
     document_text_bytes_max: int = Field(
         default=4 * 2**20, ge=1024, le=2**28, description="Longest text of a document that the service splits."
     )
+    document_content_bytes_max: int = Field(
+        default=12 * 2**20,
+        ge=1024,
+        le=2**30,
+        description="Largest file of a document (PDF, HTML); message_bytes_max is a bound as well.",
+    )
+    extraction_timeout_s: float = Field(
+        default=30.0, gt=0, le=3600, description="Time for the text of one file to be extracted."
+    )
+    extraction_memory_bytes: int = Field(
+        default=512 * 2**20, ge=64 * 2**20, le=2**40, description="Memory of the process in which files are read."
+    )
     chunk_tokens_max: int = Field(
         default=254,
         ge=16,
@@ -70,9 +168,6 @@ class RetrievalSettings(ServiceSettings):
     )
     chunk_overlap_tokens: int = Field(
         default=32, ge=0, le=10_000, description="Tokens that a chunk may repeat of the one before it, in whole sentences."
-    )
-    chunk_cache_bytes_max: int = Field(
-        default=256 * 2**20, ge=0, le=2**40, description="Memory for the chunks that were written or found lately."
     )
 
     @model_validator(mode="after")

@@ -1,0 +1,227 @@
+"""What the shards of a process need beside searches and changes: heads sealed, checkpoints, segments merged, the log trimmed.
+
+    head full, or changed for an interval -> seal: freeze (index thread), write (any thread) -> publish: checkpoint -> adopt
+    many small segments, many gone rows   -> compact: plan, merge in a child process           -> publish -> adopt
+
+Of the worker processes that share a folder one leads and does this; the others adopt what it publishes. What fails is logged
+and tried again, later each time: searches and writes do not depend on it.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol
+
+from penstock.errors import PenstockError, Unavailable
+from retrieval_svc.shards import checkpoint, compaction
+from retrieval_svc.shards.follower import ShardKey
+from retrieval_svc.shards.head import FrozenHead
+from retrieval_svc.shards.replica import Replica, Threads
+from retrieval_svc.shards.sealing import publish_segments, seal
+from retrieval_svc.shards.segment import SegmentEntry
+
+_log = logging.getLogger(__name__)
+
+_TICK_S: Final = 0.25
+_RETRY_S: Final = (2.0, 120.0)
+"""First and longest pause after a shard's maintenance failed."""
+
+
+class Trimmer(Protocol):
+    """The record, as it is trimmed."""
+
+    async def trim(self, uid: int, shard: int, through: int) -> None:
+        """Forgets the log's entries up to and with `through`. What is stored stays."""
+        ...
+
+
+class Backup(Protocol):
+    """Where checkpoints are copied to."""
+
+    async def copy(self, replica: Replica) -> None:
+        """Copies the newest checkpoint if the last copy is too old for it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaintenanceLimits:
+    """When what is due."""
+
+    head_rows_max: int
+    checkpoint_interval_s: float
+    log_entries_kept: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Care:
+    """What is known of one replica's files."""
+
+    replica: Replica
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    unwritten: list[FrozenHead] = field(default_factory=list)
+    checkpointed: int = 0
+    """The position of the last checkpoint."""
+    adopted: str = ""
+    """The checkpoint of another process that was adopted last."""
+    since_s: float = field(default_factory=time.monotonic)
+    """When that was."""
+    not_before_s: float = 0.0
+    pause_s: float = _RETRY_S[0]
+
+
+class Maintenance:
+    """Looks after every open replica. `folder_of` gives a shard's folder."""
+
+    def __init__(
+        self,
+        replicas: Callable[[], Sequence[Replica]],
+        *,
+        folder_of: Callable[[ShardKey], Path],
+        threads: Threads,
+        limits: MaintenanceLimits,
+        leads: bool,
+        trimmer: Trimmer,
+        backup: Backup | None,
+    ) -> None:
+        self._replicas = replicas
+        self._folder_of = folder_of
+        self._threads = threads
+        self._limits = limits
+        self._leads = leads
+        self._trimmer = trimmer
+        self._backup = backup
+        self._cares: dict[ShardKey, Care] = {}
+        self._compacting = asyncio.Semaphore(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.compactions = 0
+
+    async def run(self) -> None:
+        """Goes on for ever."""
+        try:
+            while True:
+                await asyncio.sleep(_TICK_S)
+                for care in self._current():
+                    if not care.lock.locked() and time.monotonic() >= care.not_before_s:
+                        self._begin(self._attempt(care))
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def checkpoint(self, replica: Replica) -> None:
+        """Seals and publishes now."""
+        care = self._care(replica)
+        async with care.lock:
+            await self._seal(care)
+
+    async def compact(self, replica: Replica) -> None:
+        """Merges all segments into one now, the head included. Raises Unavailable when the merging fails."""
+        care = self._care(replica)
+        async with care.lock:
+            await self._seal(care)
+            await self._merge(care, force=True)
+
+    def _current(self) -> list[Care]:
+        """The cares of the replicas that are open now."""
+        cares = [self._care(replica) for replica in self._replicas()]
+        self._cares = {care.replica.key: care for care in cares}
+        return cares
+
+    def _care(self, replica: Replica) -> Care:
+        care = self._cares.get(replica.key)
+        if care is None or care.replica is not replica:
+            care = self._cares[replica.key] = Care(replica=replica, checkpointed=replica.position)
+        return care
+
+    def _begin(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _attempt(self, care: Care) -> None:
+        try:
+            async with care.lock:
+                await (self._lead(care) if self._leads else self._adopt(care))
+            care.pause_s = _RETRY_S[0]
+        except Exception as error:  # noqa: BLE001  # Whatever it is, searches and writes go on, and it is tried again.
+            if care.replica in self._replicas():  # Else its files went with its collection.
+                reason = error.message if isinstance(error, PenstockError) else repr(error)
+                _log.error("%s: maintenance failed, again in %.0f s: %s", care.replica.key, care.pause_s, reason)
+            care.not_before_s = time.monotonic() + care.pause_s
+            care.pause_s = min(2 * care.pause_s, _RETRY_S[1])
+
+    async def _lead(self, care: Care) -> None:
+        if self._is_due(care):
+            await self._seal(care)
+            await self._merge(care, force=False)
+        if self._backup is not None:
+            await self._backup.copy(care.replica)
+
+    def _is_due(self, care: Care) -> bool:
+        if care.replica.index.head_row_count >= self._limits.head_rows_max or care.unwritten:
+            return True
+        changed = care.replica.position > care.checkpointed
+        return changed and time.monotonic() - care.since_s >= self._limits.checkpoint_interval_s
+
+    async def _seal(self, care: Care) -> None:
+        folder = self._folder_of(care.replica.key)
+        added = await seal(care.replica.index, folder, self._threads.index, care.unwritten)
+        await self._publish(care, added=added)
+        care.unwritten.clear()
+
+    async def _merge(self, care: Care, *, force: bool) -> None:
+        index = care.replica.index
+        async with self._compacting:
+            plan = await self._threads.index.run(partial(index.plan_compaction, force=force))
+            if plan is None:
+                return
+            path = await asyncio.to_thread(compaction.write_plan, plan, self._folder_of(care.replica.key))
+            await _run_compaction(path)
+            entry = await asyncio.to_thread(compaction.read_result, plan)
+        await self._publish(care, added=[entry], replaced=plan.inputs)
+        self.compactions += 1
+
+    async def _publish(self, care: Care, *, added: Sequence[SegmentEntry], replaced: Sequence[str] = ()) -> None:
+        if care.replica.words is not None:
+            await self._threads.words.run(care.replica.words.commit)
+        folder = self._folder_of(care.replica.key)
+        manifest = await publish_segments(care.replica.index, folder, self._threads.index, added=added, replaced=replaced)
+        care.checkpointed, care.since_s = manifest.position, time.monotonic()
+        await self._trimmer.trim(
+            care.replica.key.uid, care.replica.key.shard, manifest.position - self._limits.log_entries_kept
+        )
+
+    async def _adopt(self, care: Care) -> None:
+        """Takes over what the process that leads has published since."""
+        folder = self._folder_of(care.replica.key)
+        manifest = await asyncio.to_thread(checkpoint.newest, folder)
+        # One that is ahead waits until the changes before it have come by the log, which the words need too.
+        if manifest is None or manifest.name == care.adopted or manifest.position > care.replica.position:
+            return
+        layers = await asyncio.to_thread(checkpoint.open_segments, folder, manifest)
+        await self._threads.index.run(partial(care.replica.index.adopt, manifest, layers))
+        care.adopted = manifest.name
+
+
+async def _run_compaction(plan: Path) -> None:
+    """Merges in a child process, whose memory and whose hold on Python's lock go with it. It ends with this process."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "retrieval_svc.shards.compaction", str(plan),
+        stderr=asyncio.subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    try:
+        _, complaint = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
+        message = f"segments could not be merged: {last or f'exit code {process.returncode}'}; they are searched as they are"
+        raise Unavailable(message)
