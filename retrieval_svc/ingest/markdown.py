@@ -122,6 +122,11 @@ def _underlined(lines: list[str], at: int) -> int:
     if at + 1 == len(lines) or (at and lines[at - 1].strip()):
         return 0
     line, below = lines[at], lines[at + 1].strip()
-    if not 0 < len(line.strip()) <= _TITLE_MAX or line.startswith(("    ", "\t", ">", "- ", "* ", "+ ")) or _marked(line) or len(below) < 2:
+    if len(below) < 2 or below.strip(below[0]) or not _is_paragraph(line):
         return 0
-    return {"=": 1, "-": 2}.get(below[0], 0) if not below.strip(below[0]) else 0
+    return {"=": 1, "-": 2}.get(below[0], 0)
+
+
+def _is_paragraph(line: str) -> bool:
+    others = ("    ", "\t", ">", "- ", "* ", "+ ")
+    return 0 < len(line.strip()) <= _TITLE_MAX and not line.startswith(others) and _marked(line) is None
