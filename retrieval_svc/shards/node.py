@@ -16,7 +16,7 @@ from opentelemetry.trace import Tracer
 from penstock import deadline, semconv
 from penstock.errors import CollectionNotFound, Unavailable
 from retrieval_svc.filters import Filter
-from retrieval_svc.shards.follower import ShardKey
+from retrieval_svc.shards.follower import Follower
 from retrieval_svc.shards.replica import Replica
 from retrieval_svc.values import (
     Changes,
@@ -34,12 +34,18 @@ _CATCH_UP_S: Final = 3600.0
 """Time for a shard to catch up with the record when it is opened; one that is built anew takes long."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hint:
-    """Something in the record has changed: a shard's log goes up to `sequence`, or, without a key, the collections did."""
+class Hint(Protocol):
+    """What has changed in the record."""
 
-    key: ShardKey | None = None
-    sequence: int = 0
+    @property
+    def positions(self) -> Mapping[tuple[int, int], int]:
+        """Collection and shard to the number up to which its log goes."""
+        ...
+
+    @property
+    def catalog(self) -> bool:
+        """Whether collections were made or deleted."""
+        ...
 
 
 class Record(Protocol):
@@ -68,7 +74,7 @@ class _Open:
 
     collection: Collection
     replicas: dict[int, Replica]
-    following: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    following: list[asyncio.Task[None]] = field(default_factory=list)
 
 
 class LocalShards:
@@ -107,22 +113,21 @@ class LocalShards:
         shards = [shard for shard in range(collection.spec.shard_count) if self._holds(uid, shard)]
         replicas = await asyncio.gather(*(self._opener.open(collection, shard) for shard in shards))
         opened = self._collections[uid] = _Open(collection, dict(zip(shards, replicas, strict=True)))
-        for shard, replica in opened.replicas.items():
-            opened.following[shard] = asyncio.create_task(self._follow(replica))
+        following = [(shard, each) for shard, replica in opened.replicas.items() for each in replica.followers]
+        opened.following = [asyncio.create_task(self._follow(follower)) for _, follower in following]
         positions = await self._record.positions(uid)
-        reached = (replica.follower.reached(positions.get(shard, 0), _CATCH_UP_S) for shard, replica in opened.replicas.items())
-        await asyncio.gather(*reached)
+        await asyncio.gather(*(each.reached(positions.get(shard, 0), _CATCH_UP_S) for shard, each in following))
 
     async def drop(self, uid: int) -> None:
         """Closes a deleted collection's shards and removes their files."""
         opened = self._collections.pop(uid, None)
         if opened is not None:
-            await _ended(opened.following.values())
+            await _ended(opened.following)
             await asyncio.to_thread(shutil.rmtree, self._folder / str(uid), ignore_errors=True)
 
     async def close(self) -> None:
         """Stops listening and following. What was applied is in the record; the files have it up to the last checkpoint."""
-        tasks = [task for opened in self._collections.values() for task in opened.following.values()]
+        tasks = [task for opened in self._collections.values() for task in opened.following]
         await _ended([*tasks, *([self._watching] if self._watching else [])])
 
     def replicas(self) -> list[Replica]:
@@ -143,7 +148,7 @@ class LocalShards:
         opened = self._collections.get(uid)
         for shard, each in changes.items():
             if opened is not None and shard in opened.replicas:
-                opened.replicas[shard].follower.offer(each)
+                opened.replicas[shard].offer(each)
 
     async def visible(self, uid: int, positions: Mapping[int, int]) -> None:
         """Returns when searches of the shards that lie here see those positions."""
@@ -204,17 +209,18 @@ class LocalShards:
 
     async def _watch(self) -> None:
         async for hint in self._record.watch():
-            if hint.key is None:
-                if self.on_unknown is not None:
-                    await self.on_unknown()
-            elif (replica := self._find(hint.key.uid, hint.key.shard)) is not None:
-                replica.follower.hint(hint.sequence)
+            if hint.catalog and self.on_unknown is not None:
+                await self.on_unknown()
+            for (uid, shard), sequence in hint.positions.items():
+                replica = self._find(uid, shard)
+                if replica is not None:
+                    replica.hint(sequence)
 
-    async def _follow(self, replica: Replica) -> None:
+    async def _follow(self, follower: Follower) -> None:
         try:
-            await replica.follower.run()
+            await follower.run()
         except Exception as error:  # The record has what the index has not; a start from the files brings them together.
-            self._stop(f"{replica.key} could not follow its log: {error!r}")
+            self._stop(f"{follower.key} could not follow its log: {error!r}")
             raise
 
 

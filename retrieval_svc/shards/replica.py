@@ -1,20 +1,21 @@
 """One shard on this node: its vectors and metadata, its words, and its place in the log."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from opentelemetry import trace
 from opentelemetry.trace import Tracer
 
-from penstock import semconv
-from penstock.errors import FailedPrecondition
+from penstock import deadline, semconv
+from penstock.errors import FailedPrecondition, Unavailable
 from retrieval_svc.filters import Filter
 from retrieval_svc.shards.follower import ChangeReader, Follower, ShardKey
 from retrieval_svc.shards.threads import Found, IndexThread, TaskThread
 from retrieval_svc.values import (
+    EVERYTHING,
     Changes,
     FetchedRows,
     MatchedRows,
@@ -25,6 +26,10 @@ from retrieval_svc.values import (
     ShardStatus,
     Visibility,
 )
+
+_WORDS_WAIT_S: Final = 30.0
+"""How long a search for words waits for them to have what is seen by vector."""
+_TEXTS_AT_A_TIME: Final = 512
 
 
 class WordIndex(Protocol):
@@ -39,12 +44,20 @@ class WordIndex(Protocol):
         """Takes in changes, of which it may have some already."""
         ...
 
-    def search(self, text: str, limit: int, allowed: Sequences | None) -> Ranked:
+    def rebuild(self, rows: Iterable[tuple[int, str]], position: int) -> None:
+        """Replaces everything by these rows, sequence number and text, as they are at a position."""
+        ...
+
+    def search(self, text: str, limit: int, allowed: Sequences | None, *, at_least: int) -> Ranked:
         """The best rows for the words of a text, of those that are allowed (ascending; None: all)."""
         ...
 
     def commit(self) -> None:
         """Makes what it has durable."""
+        ...
+
+    def close(self) -> None:
+        """Commits, and gives back what it needs for changes until the next one."""
         ...
 
 
@@ -54,6 +67,11 @@ class ShardIndex(Protocol):
     @property
     def position(self) -> int:
         """The last change that it has."""
+        ...
+
+    @property
+    def row_count(self) -> int:
+        """Rows that can be found. May be read from any thread."""
         ...
 
     def apply(self, changes: Changes) -> None:
@@ -90,9 +108,9 @@ class Threads:
 
 
 class Replica:
-    """A shard's index and words behind their threads, following the log.
+    """A shard's index and words behind their threads, each following the log on its own.
 
-    Changes go to the words first, on their own thread: what the index shows is then always among them.
+    So words that cannot be written, or are built anew, hold up nothing but searches for words.
     """
 
     def __init__(
@@ -104,19 +122,39 @@ class Replica:
         reader: ChangeReader,
         threads: Threads,
         tracer: Tracer,
-        rebuild: Callable[[], Awaitable[int]],
+        rebuild: Callable[["Replica"], Awaitable[int]],
+        text_of: Callable[[bytes], str],
     ) -> None:
         self.key = key
         self.index = index
         self.words = words
         self._threads = threads
         self._tracer = tracer
-        self.follower = Follower(key=key, reader=reader, position=index.position, apply=self._apply, rebuild=rebuild)
+        self._text_of = text_of
+        self.follower = Follower(
+            key=key, reader=reader, position=index.position, apply=self._apply, rebuild=partial(rebuild, self)
+        )
+        self.word_follower = None if words is None else self._word_follower(words, reader)
+
+    @property
+    def followers(self) -> list[Follower]:
+        """What follows the log here."""
+        return [self.follower, self.word_follower] if self.word_follower else [self.follower]
 
     @property
     def position(self) -> int:
-        """The last change that searches see."""
+        """The last change that searches by vector see."""
         return self.follower.position
+
+    def offer(self, changes: Changes) -> None:
+        """Takes what was committed here."""
+        for follower in self.followers:
+            follower.offer(changes)
+
+    def hint(self, sequence: int) -> None:
+        """Hears how far the log goes."""
+        for follower in self.followers:
+            follower.hint(sequence)
 
     async def search(self, queries: Sequence[ShardQuery]) -> tuple[ShardFound, ...]:
         """What each query finds here, by vector, by words, or by both."""
@@ -137,6 +175,11 @@ class Replica:
         """Its state, with what is known of the record."""
         return replace(self.index.status(), record_position=max(self.follower.known, self.position))
 
+    def _word_follower(self, words: WordIndex, reader: ChangeReader) -> Follower:
+        return Follower(
+            key=self.key, reader=reader, position=words.position, apply=self._apply_words, rebuild=self.rebuild_words
+        )
+
     async def _by_vector(self, queries: Sequence[ShardQuery]) -> tuple[ShardFound, ...]:
         asked = [query for query in queries if query.vector is not None]
         if trace.get_current_span().is_recording():
@@ -148,15 +191,18 @@ class Replica:
     async def _with_words(self, query: ShardQuery, found: ShardFound) -> ShardFound:
         if not query.text:
             return found
-        if self.words is None:
+        if self.words is None or self.word_follower is None:
             message = "the collection does not index the words of its texts; create one with lexical.enabled"
             raise FailedPrecondition(message)
         allowed = None
         if query.filter is not None or query.visibility.principals is not None:
             allowed = await self._allowed(query)
-        sequences = None if allowed is None else allowed.sequences
+        at_least = self.position  # What is seen by vector is seen by words.
+        await self.word_follower.reached(at_least, deadline.remaining_s(_WORDS_WAIT_S))
         with self._tracer.start_as_current_span("lexical") as span:
-            ranked = await self._threads.words.run(partial(self.words.search, query.text, query.limit, sequences))
+            sequences = None if allowed is None else allowed.sequences
+            search = partial(self.words.search, query.text, query.limit, sequences, at_least=at_least)
+            ranked = await self._threads.words.run(search, always=False)
             span.set_attribute(semconv.PENSTOCK_HIT_COUNT, len(ranked.sequences))
         return replace(found, lexical=ranked, unmet=found.unmet or (() if allowed is None else allowed.unmet))
 
@@ -168,9 +214,38 @@ class Replica:
             return allowed
 
     async def _apply(self, changes: Changes) -> None:
-        if self.words is not None:
-            await self._threads.words.run(partial(self.words.apply, changes))
         await self._threads.index.run(partial(self.index.apply, changes))
+
+    async def _apply_words(self, changes: Changes) -> None:
+        assert self.words is not None  # noqa: S101  # Else nothing follows for them.
+        assert self.word_follower is not None  # noqa: S101
+        try:
+            await self._threads.words.run(partial(self.words.apply, changes))
+        except Exception as error:
+            self.word_follower.position = self.words.position  # Back to what is durable; what came after is applied anew.
+            message = f"the words of {self.key} cannot be written ({error}); searches by vector go on. Is the disk full?"
+            raise Unavailable(message) from error
+
+    async def rebuild_words(self) -> int:
+        """Builds the words anew from the texts that the index has; the position that they are at then."""
+        assert self.words is not None  # noqa: S101  # Else nothing follows for them.
+        loop = asyncio.get_running_loop()
+        position, sequences = await self._threads.index.run(self._rows_now)
+        rows = self._texts(sequences, loop)
+        await self._threads.words.run(partial(self.words.rebuild, rows, position))
+        return position
+
+    def _rows_now(self) -> tuple[int, Sequences]:
+        return self.index.position, self.index.match(None, EVERYTHING).sequences
+
+    def _texts(self, sequences: Sequences, loop: asyncio.AbstractEventLoop) -> Iterator[tuple[int, str]]:
+        """The rows' texts, some at a time. Runs on the words' thread, which waits for the index's."""
+        for first in range(0, len(sequences), _TEXTS_AT_A_TIME):
+            part = sequences[first : first + _TEXTS_AT_A_TIME]
+            reading = self._threads.index.run(partial(self.index.fetch, part, with_vectors=False))
+            fetched = asyncio.run_coroutine_threadsafe(reading, loop).result()
+            for sequence, chunk in zip(fetched.sequences.tolist(), fetched.chunks, strict=True):
+                yield sequence, self._text_of(chunk)
 
 
 def _dense(found: Found) -> ShardFound:
