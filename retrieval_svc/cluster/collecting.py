@@ -1,0 +1,83 @@
+"""Answers of several slots, and what it means when some do not come."""
+
+import asyncio
+import inspect
+import math
+from collections.abc import Awaitable, Hashable, Iterable, Mapping, Sequence
+from typing import Final, TypeVar
+
+from penstock.deadline import remaining_s
+from penstock.errors import DeadlineExceeded, Overloaded, PenstockError, Unavailable
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+_MISSING: Final = (Unavailable, DeadlineExceeded, Overloaded)
+"""What leaves a shard out. Every other error is about the request, and fails it."""
+_SHARE_OF_DEADLINE: Final = 0.9
+"""Of what is left to the caller; the rest is for making an answer of what came."""
+
+
+def time_left_s(limit_s: float) -> float:
+    """Seconds that shards may take: `limit_s`, and never so long that the caller's deadline passes meanwhile."""
+    return min(limit_s, _SHARE_OF_DEADLINE * remaining_s(math.inf))
+
+
+async def collect(pending: Mapping[K, Awaitable[T]], timeout_s: float) -> tuple[dict[K, T], dict[K, PenstockError]]:
+    """What came in time, and why the rest did not. Coroutines run one after the other, so futures should be under way.
+
+    An error that is about the request is raised at once. Nothing of `pending` runs on afterwards.
+    """
+    answers: dict[K, T] = {}
+    failures: dict[K, PenstockError] = {}
+    until = asyncio.get_running_loop().time() + timeout_s
+    try:
+        for key, answer in sorted(pending.items(), key=lambda each: isinstance(each[1], asyncio.Future)):
+            try:
+                async with asyncio.timeout_at(until):
+                    answers[key] = await answer
+            except TimeoutError:
+                failures[key] = DeadlineExceeded(f"no answer within {timeout_s:.3g} s")
+            except _MISSING as error:
+                failures[key] = error
+    finally:
+        _withdraw(pending.values())
+    return answers, failures
+
+
+def failure_of(
+    collection_id: str, shards: Mapping[int, Sequence[int]], errors: Mapping[int, PenstockError], *, waits: bool
+) -> PenstockError:
+    """One error for shards (by slot) that did not answer, which names them all.
+
+    Overloaded where that is all there is to say; DeadlineExceeded where positions were demanded (`waits`) and have not been
+    reached; else Unavailable.
+    """
+    told = "; ".join(
+        f"{_named('shard', shards[slot])} (slot {slot}): {error.message}" for slot, error in sorted(errors.items())
+    )
+    message = f"collection {collection_id!r} cannot be read completely: {told}"
+    missing = sorted(shard for slot in errors for shard in shards[slot])
+    metadata = {"shards": ",".join(map(str, missing)), "slots": ",".join(map(str, sorted(errors)))}
+    kinds = {type(error) for error in errors.values()}
+    if kinds == {Overloaded}:
+        return Overloaded(message, metadata=metadata, retry_after_s=_longest(errors.values()))
+    if kinds == {DeadlineExceeded} and waits:
+        return DeadlineExceeded(message, metadata=metadata)
+    return Unavailable(message, metadata=metadata, retry_after_s=_longest(errors.values()))
+
+
+def _withdraw(pending: Iterable[Awaitable[object]]) -> None:
+    for each in pending:
+        if inspect.iscoroutine(each):
+            each.close()  # No coroutine is left behind unawaited.
+        elif isinstance(each, asyncio.Future) and not each.cancel() and not each.cancelled():
+            each.exception()  # Looked at, for nobody is left to hear of it.
+
+
+def _longest(errors: Iterable[PenstockError]) -> float:
+    return max((error.retry_after_s or 1.0) for error in errors)
+
+
+def _named(noun: str, numbers: Sequence[int]) -> str:
+    return f"{noun}{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"

@@ -1,0 +1,53 @@
+"""One ranking out of the shards' rankings."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from retrieval_svc.search.gathering import Gathered, GatheredRows
+from retrieval_svc.values import Ranked, ShardAnswer, ShardQuery
+
+
+def merge_answers(
+    queries: Sequence[ShardQuery], answers: Sequence[ShardAnswer], missing_shards: tuple[int, ...] = ()
+) -> list[Gathered]:
+    """What each query found in all shards, each side at most the query's limit."""
+    shards = [answer.shard for answer in answers]
+    return [
+        Gathered(
+            dense=_merge_side(query.limit, shards, [answer.found[at].dense for answer in answers]),
+            lexical=_merge_side(query.limit, shards, [answer.found[at].lexical for answer in answers]),
+            missing_shards=missing_shards,
+        )
+        for at, query in enumerate(queries)
+    ]
+
+
+def _merge_side(limit: int, shards: Sequence[int], sides: Sequence[Ranked | None]) -> GatheredRows | None:
+    """None where no shard was asked for that side."""
+    asked = [(shard, side) for shard, side in zip(shards, sides, strict=True) if side is not None]
+    return merge_ranked(limit, asked) if asked else None
+
+
+def merge_ranked(limit: int, parts: Sequence[tuple[int, Ranked]]) -> GatheredRows:
+    """The best `limit` rows of all parts: higher scores first, then lower shards, then lower sequence numbers."""
+    if len(parts) == 1 and len(parts[0][1].scores) <= limit:
+        shard, only = parts[0]
+        return GatheredRows(
+            scores=only.scores,
+            shards=np.full(len(only.scores), shard, dtype=np.int32),
+            sequences=only.sequences,
+            chunks=only.chunks,
+        )
+    scores = np.concatenate([ranked.scores for _, ranked in parts])
+    sequences = np.concatenate([ranked.sequences for _, ranked in parts])
+    counts = [len(ranked.scores) for _, ranked in parts]
+    shards = np.repeat(np.array([shard for shard, _ in parts], dtype=np.int32), counts)
+    best = np.lexsort((sequences, shards, -scores))[:limit]
+    chunks = [chunk for _, ranked in parts for chunk in ranked.chunks]
+    return GatheredRows(
+        scores=scores[best],
+        shards=shards[best],
+        sequences=sequences[best],
+        chunks=tuple([chunks[at] for at in best.tolist()]) if len(chunks) == len(scores) else (),
+    )
