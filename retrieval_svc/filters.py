@@ -16,12 +16,22 @@ Bound = str | float | datetime
 """A bound of a range: a time where the text that was given is one (RFC 3339; always with a time zone here)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OneOf:
     """The field has one of these values. A single one says "equals"."""
 
     field: str
     values: tuple[Scalar, ...]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, OneOf) and self._typed() == other._typed()
+
+    def __hash__(self) -> int:
+        return hash(self._typed())
+
+    def _typed(self) -> tuple[object, ...]:
+        """With the types, because Python takes 1.0 and True for equal, and one's result would be given for the other's."""
+        return self.field, *((type(value), value) for value in self.values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
