@@ -28,6 +28,9 @@ from penstock.transcoding.wellknown import wellknown_text_reader
 FIELD_PATH_DEPTH_MAX: Final = 32
 """Longest field path of a query parameter, in names."""
 
+_TOO_DEEP: Final = "depth limit exceeded"
+"""What orjson says of JSON with more than 1024 levels; it stops there, so that nothing deeper is ever walked through."""
+
 
 class Binder:
     """Makes the request messages of one route. Everything that descriptors decide is decided when it is built."""
@@ -126,6 +129,8 @@ def _parse(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        if error.msg == _TOO_DEEP:
+            raise MalformedRequest("the body is nested too deeply") from error
         place = {"line": str(error.lineno), "column": str(error.colno), "position": str(error.pos)}
         message = f"the body is not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
         raise MalformedRequest(message, metadata=place) from error
