@@ -1,23 +1,28 @@
 """What every served call goes through, over gRPC and HTTP alike: tracing, the error boundary, admission, the deadline.
 
-Each wraps a handler once, when it is mounted (see dispatcher.Interceptor). The published OpenTelemetry instrumentation for
-grpc.aio loses the span of a cancelled stream and reports OK for a handler's error; hence our own.
+Each stands around the call of a servicer (see dispatcher.Interceptor). The published OpenTelemetry instrumentation for grpc.aio
+loses the span of a cancelled stream and reports OK for a handler's error; hence our own.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager
-from typing import Any
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from contextvars import Token
+from types import TracebackType
+from typing import Any, Self
 
 from opentelemetry import context as otel_context
-from opentelemetry import propagate, trace
+from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from penstock import semconv
 from penstock.deadline import set_deadline
-from penstock.dispatcher import CallContext, StreamHandler, UnaryHandler
+from penstock.dispatcher import Around, CallContext, Interceptor, StreamHandler
 from penstock.errors import Cancelled, Code, DeadlineExceeded, Internal, Overloaded, PenstockError
+from penstock.tracing import Spans
 
 log = logging.getLogger("penstock.calls")
 
@@ -25,100 +30,108 @@ log = logging.getLogger("penstock.calls")
 _SERVER_FAULTS = {Code.UNKNOWN, Code.DEADLINE_EXCEEDED, Code.UNIMPLEMENTED, Code.INTERNAL, Code.UNAVAILABLE, Code.DATA_LOSS}
 
 
-class Tracing:
-    """One SERVER span per call, a child of the caller's. It ends with the call's real outcome, a client that left included."""
+class Tracing(Interceptor):
+    """One SERVER span per call, a child of the caller's. It ends with the call's real outcome, a client that left included.
 
-    def __init__(self, tracer: trace.Tracer) -> None:
-        self._tracer = tracer
+    Without `records_unasked` only calls whose caller sampled them are recorded; the others have a trace id and no more.
+    """
 
-    def unary(self, method: str, handler: UnaryHandler) -> UnaryHandler:
-        async def traced(request: Any, context: CallContext) -> Any:
-            with self._span(method, context):
-                return await handler(request, context)
+    def __init__(self, tracer: trace.Tracer, *, records_unasked: bool = True) -> None:
+        self._spans = Spans(tracer, records_unasked=records_unasked)
 
-        return traced
-
-    def stream(self, method: str, handler: StreamHandler) -> StreamHandler:
-        async def traced(request: Any, context: CallContext) -> AsyncIterator[Any]:
-            with self._span(method, context) as span:
-                count = 0
-                try:
-                    async with aclosing(handler(request, context)) as messages:  # type: ignore[type-var]
-                        async for message in messages:
-                            if count == 0:
-                                span.add_event("first_message")
-                            count += 1
-                            yield message
-                finally:
-                    span.set_attribute(semconv.PENSTOCK_MESSAGE_COUNT, count)
-
-        return traced
-
-    @contextmanager
-    def _span(self, method: str, context: CallContext) -> Iterator[trace.Span]:
-        parent = propagate.extract(context.metadata())
+    def around(self, method: str, *, streams: bool) -> Around:  # noqa: ARG002  # The port's signature.
         name = method.lstrip("/")
         attributes = {semconv.RPC_SYSTEM_NAME: "grpc", semconv.RPC_METHOD: name}
-        span = self._tracer.start_span(name, context=parent, kind=SpanKind.SERVER, attributes=attributes)
-        token = otel_context.attach(trace.set_span_in_context(span, parent))
-        try:
-            yield span
-        except PenstockError as error:
-            end_with(span, error, is_fault=error.code in _SERVER_FAULTS)
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            end_with(span, Cancelled("the caller left"), is_fault=False)
-            raise
-        except BaseException as error:
-            span.record_exception(error)
-            end_with(span, Internal("internal error"), is_fault=True)
-            raise
-        else:
-            span.set_attribute(semconv.RPC_RESPONSE_STATUS_CODE, "OK")
-        finally:
-            otel_context.detach(token)
-            span.end()
 
+        def traced(context: CallContext) -> _Traced:
+            span, parent = self._spans.begin(name, context.metadata(), kind=SpanKind.SERVER, attributes=attributes)
+            return _Traced(span, parent)
 
-class ErrorBoundary:
-    """Turns whatever is not ours into Internal: the caller gets a fixed message, the log gets everything."""
+        return traced
 
-    def unary(self, method: str, handler: UnaryHandler) -> UnaryHandler:
-        async def bounded(request: Any, context: CallContext) -> Any:
-            with self._boundary(method):
-                if isinstance(request, PenstockError):
-                    raise request
-                return await handler(request, context)
-
-        return bounded
-
-    def stream(self, method: str, handler: StreamHandler) -> StreamHandler:
-        async def bounded(request: Any, context: CallContext) -> AsyncIterator[Any]:
-            with self._boundary(method):
-                if isinstance(request, PenstockError):
-                    raise request
+    def messages(self, method: str, handler: StreamHandler) -> StreamHandler:  # noqa: ARG002  # The port's signature.
+        async def counted(request: Any, context: CallContext) -> AsyncIterator[Any]:
+            span, count = trace.get_current_span(), 0
+            try:
                 async with aclosing(handler(request, context)) as messages:  # type: ignore[type-var]
                     async for message in messages:
+                        if count == 0:
+                            span.add_event("first_message")
+                        count += 1
                         yield message
+            finally:
+                span.set_attribute(semconv.PENSTOCK_MESSAGE_COUNT, count)
 
-        return bounded
+        return counted
 
-    @contextmanager
-    def _boundary(self, method: str) -> Iterator[None]:
-        try:
-            yield
-        except PenstockError as error:
-            if isinstance(error, Internal):
-                log.exception("%s failed: %s", method, error.message)
-            elif error.code in _SERVER_FAULTS:
-                log.warning("%s failed: %s: %s %s", method, error.reason, error.message, error.metadata)
-            raise
-        except Exception as error:
-            log.exception("%s failed", method)
+
+class _Traced:
+    """A span that is current while the call runs and knows afterwards how it ended."""
+
+    __slots__ = ("_parent", "_span", "_token")
+
+    def __init__(self, span: trace.Span, parent: Context | None) -> None:
+        self._span = span
+        self._parent = parent
+
+    def __enter__(self) -> None:
+        self._token: Token[Context] = otel_context.attach(trace.set_span_in_context(self._span, self._parent))
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        if self._span.is_recording():
+            _tell_outcome(self._span, error)
+            self._span.end()
+        otel_context.detach(self._token)
+
+
+def _tell_outcome(span: trace.Span, error: BaseException | None) -> None:
+    if error is None:
+        span.set_attribute(semconv.RPC_RESPONSE_STATUS_CODE, "OK")
+        return
+    known = outcome(error)
+    if isinstance(known, Internal) and known is not error:
+        span.record_exception(error)
+    end_with(span, known, is_fault=known.code in _SERVER_FAULTS)
+
+
+def outcome(error: BaseException) -> PenstockError:
+    """What an exception that ends a call is to its caller."""
+    if isinstance(error, PenstockError):
+        return error
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return Cancelled("the caller left")
+    return Internal("internal error")
+
+
+class ErrorBoundary(Interceptor):
+    """Turns whatever is not ours into Internal: the caller gets a fixed message, the log gets everything."""
+
+    def around(self, method: str, *, streams: bool) -> Around:  # noqa: ARG002  # The port's signature.
+        boundary = _Boundary(method)  # It keeps nothing of a call: one serves them all.
+        return lambda _: boundary
+
+
+class _Boundary:
+    __slots__ = ("_method",)
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        if isinstance(error, Internal):
+            log.error("%s failed: %s", self._method, error.message, exc_info=error)
+        elif isinstance(error, PenstockError):
+            if error.code in _SERVER_FAULTS:
+                log.warning("%s failed: %s: %s %s", self._method, error.reason, error.message, error.metadata)
+        elif isinstance(error, Exception):
+            log.error("%s failed", self._method, exc_info=error)
             raise Internal("internal error") from error
 
 
-class Admission:
+class Admission(Interceptor):
     """At most `concurrency_max` calls in flight in the whole process; the next is refused at once, not queued."""
 
     def __init__(self, concurrency_max: int, retry_after_s: float = 1.0) -> None:
@@ -126,24 +139,10 @@ class Admission:
         self._retry_after_s = retry_after_s
         self.in_flight = 0
 
-    def unary(self, method: str, handler: UnaryHandler) -> UnaryHandler:  # noqa: ARG002  # The port's signature.
-        async def admitted(request: Any, context: CallContext) -> Any:
-            with self._place():
-                return await handler(request, context)
+    def around(self, method: str, *, streams: bool) -> Around:  # noqa: ARG002  # The port's signature.
+        return lambda _: self
 
-        return admitted
-
-    def stream(self, method: str, handler: StreamHandler) -> StreamHandler:  # noqa: ARG002  # The port's signature.
-        async def admitted(request: Any, context: CallContext) -> AsyncIterator[Any]:
-            with self._place():
-                async with aclosing(handler(request, context)) as messages:  # type: ignore[type-var]
-                    async for message in messages:
-                        yield message
-
-        return admitted
-
-    @contextmanager
-    def _place(self) -> Iterator[None]:
+    def __enter__(self) -> Self:
         if self.in_flight >= self._concurrency_max:
             raise Overloaded(
                 f"{self._concurrency_max} calls are in flight, which is this service's limit; try again later",
@@ -151,45 +150,80 @@ class Admission:
                 retry_after_s=self._retry_after_s,
             )
         self.in_flight += 1
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.in_flight -= 1
 
 
-class Deadline:
+class Deadline(Interceptor):
     """Ends a call whose time is up: the caller's deadline, or the service's own."""
 
-    def unary(self, method: str, handler: UnaryHandler) -> UnaryHandler:
-        async def bounded(request: Any, context: CallContext) -> Any:
+    def around(self, method: str, *, streams: bool) -> Around:
+        if streams:
+            return lambda _: _NOTHING  # The time-out must never hit the reader's own code; see `messages`.
+        name = method.rpartition("/")[2]
+
+        def bounded(context: CallContext) -> _TimeLimit:
             set_deadline(seconds := context.time_remaining())
-            scope = asyncio.timeout(seconds)
-            try:
-                async with scope:
-                    return await handler(request, context)
-            except TimeoutError as error:
-                raise _time_up(method, seconds, scope, error) from None
+            return _TimeLimit(name, seconds, time.monotonic() + seconds)
 
         return bounded
 
-    def stream(self, method: str, handler: StreamHandler) -> StreamHandler:
+    def messages(self, method: str, handler: StreamHandler) -> StreamHandler:
+        name = method.rpartition("/")[2]
+
         async def bounded(request: Any, context: CallContext) -> AsyncIterator[Any]:
             set_deadline(seconds := context.time_remaining())
-            until = asyncio.get_running_loop().time() + seconds
+            until = time.monotonic() + seconds
             async with aclosing(handler(request, context)) as messages:  # type: ignore[type-var]
                 while True:
-                    # Around each message, not around the whole: the time-out must never hit the reader's own code.
-                    scope = asyncio.timeout_at(until)
-                    try:
-                        async with scope:
-                            message = await anext(messages, None)
-                    except TimeoutError as error:
-                        raise _time_up(method, seconds, scope, error) from None
+                    with _TimeLimit(name, seconds, until):
+                        message = await anext(messages, None)
                     if message is None:
                         return
                     yield message
 
         return bounded
+
+
+class _TimeLimit:
+    """asyncio.timeout without its coroutines, and with our error: cancels the block and raises DeadlineExceeded."""
+
+    __slots__ = ("_cancelling", "_expired", "_name", "_seconds", "_task", "_timer", "_until")
+
+    def __init__(self, name: str, seconds: float, until: float) -> None:
+        self._name, self._seconds, self._until = name, seconds, until
+        self._expired = False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # Both transports serve each call in a task.
+        self._task = task
+        self._cancelling = task.cancelling()
+        left_s = max(0.0, self._until - time.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(left_s, self._expire)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._timer.cancel()
+        # Cancelled by others as well: then it is their cancellation that goes on.
+        if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise DeadlineExceeded(f"{self._name} did not finish within its {self._seconds:.3g} s") from error
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._task.cancel()
+
+
+class _Nothing:
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+_NOTHING = _Nothing()
 
 
 def end_with(span: trace.Span, error: PenstockError, *, is_fault: bool) -> None:
@@ -199,9 +233,3 @@ def end_with(span: trace.Span, error: PenstockError, *, is_fault: bool) -> None:
     if is_fault:
         span.set_attribute(semconv.ERROR_TYPE, error.reason)
         span.set_status(Status(StatusCode.ERROR, "" if isinstance(error, Internal) else error.message))
-
-
-def _time_up(method: str, seconds: float, scope: asyncio.Timeout, error: TimeoutError) -> Exception:
-    if not scope.expired():
-        return error  # Something inside ran out of a time of its own: not the caller's deadline.
-    return DeadlineExceeded(f"{method.rpartition('/')[2]} did not finish within its {seconds:.3g} s")

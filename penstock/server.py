@@ -188,8 +188,8 @@ def _settings(service: Service) -> ServiceSettings:
 
 
 def _dispatcher(service: Service, settings: ServiceSettings, telemetry: Telemetry) -> Dispatcher:
-    chain = (Tracing(telemetry.tracer("server")), ErrorBoundary(), Admission(settings.concurrency_max), Deadline())
-    return Dispatcher(service.rpc_services, chain)
+    tracing = Tracing(telemetry.tracer("server"), records_unasked=telemetry.records_unasked)
+    return Dispatcher(service.rpc_services, (tracing, ErrorBoundary(), Admission(settings.concurrency_max), Deadline()))
 
 
 def _bind(server: grpc.aio.Server, address: str) -> str:

@@ -26,6 +26,8 @@ class Telemetry:
 
     tracer_provider: TracerProvider
     capture_content: bool = False
+    records_unasked: bool = True
+    """Whether calls are recorded whose caller has not sampled them."""
 
     def tracer(self, name: str) -> trace.Tracer:
         """The tracer of one of our modules."""
@@ -46,7 +48,11 @@ def configure(service: str) -> Telemetry:
     provider = TracerProvider(resource=_resource(service)) if exporter else _silent_provider(service)
     if exporter:
         provider.add_span_processor(exporter)
-    return Telemetry(tracer_provider=provider, capture_content=capture in {"true", "1", "span", "span_only", "span_and_event"})
+    return Telemetry(
+        tracer_provider=provider,
+        capture_content=capture in {"true", "1", "span", "span_only", "span_and_event"},
+        records_unasked=exporter is not None,
+    )
 
 
 def configure_logging(level: str, log_format: str) -> None:

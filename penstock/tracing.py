@@ -1,0 +1,49 @@
+"""Beginning the span of a served call, at next to no cost where nobody records it.
+
+A call that is neither recorded here nor sampled by its caller needs no span: it needs a trace id to be logged, answered and
+passed on. The SDK's way to that (extract, sample, start) costs about 30 microseconds a call, this one 5.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind
+
+_IDS: Final = RandomIdGenerator()
+_UNSAMPLED: Final = re.compile("00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-00")
+"""W3C's traceparent header of a caller that does not record."""
+
+
+class Spans:
+    """Begins the spans of a tracer. Without `records_unasked` what the caller has not sampled is not recorded."""
+
+    def __init__(self, tracer: trace.Tracer, *, records_unasked: bool) -> None:
+        self._tracer = tracer
+        self._records_unasked = records_unasked
+        self._headers = frozenset(propagate.get_global_textmap().fields)
+
+    def begin(
+        self, name: str, metadata: Mapping[str, str], *, kind: SpanKind, attributes: Mapping[str, str]
+    ) -> tuple[trace.Span, Context | None]:
+        """The span of a call that came with `metadata`, and the context that it is to be set in; None: the current one."""
+        if not self._records_unasked:
+            context = self._unrecorded(metadata)
+            if context is not None:
+                return NonRecordingSpan(context), None
+        parent = propagate.extract(metadata)
+        return self._tracer.start_span(name, context=parent, kind=kind, attributes=attributes), parent
+
+    def _unrecorded(self, metadata: Mapping[str, str]) -> SpanContext | None:
+        """The context of a span that nobody records. None where the caller sampled, or sent more than a plain traceparent."""
+        carried = self._headers & metadata.keys()
+        if not carried:
+            trace_id = _IDS.generate_trace_id()
+        elif carried == {"traceparent"} and (parent := _UNSAMPLED.fullmatch(metadata["traceparent"])):
+            trace_id = int(parent[1], 16)
+        else:
+            return None
+        return SpanContext(trace_id, _IDS.generate_span_id(), is_remote=False)
