@@ -56,7 +56,7 @@ def open_channel(target: str, *, tracer_provider: trace.TracerProvider, message_
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2_000),
         ],
-        interceptors=[UnaryTracing(tracer, target), StreamTracing(tracer, target)],  # type: ignore[list-item]  # Stubs' gap.
+        interceptors=[UnaryTracing(tracer, target), StreamTracing(tracer, target), TakingTracing(tracer, target)],  # type: ignore[list-item]  # Stubs' gap.
     )
 
 
@@ -139,6 +139,15 @@ class StreamTracing(_Tracing, grpc.aio.UnaryStreamClientInterceptor):  # type: i
         self, continuation: Any, client_call_details: grpc.aio.ClientCallDetails, request: Any
     ) -> Any:
         return await self._traced(continuation, client_call_details, request)
+
+
+class TakingTracing(_Tracing, grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[type-arg]  # Likewise.
+    """For client streams."""
+
+    async def intercept_stream_unary(
+        self, continuation: Any, client_call_details: grpc.aio.ClientCallDetails, request_iterator: Any
+    ) -> Any:
+        return await self._traced(continuation, client_call_details, request_iterator)
 
 
 async def _finish_when_known(span: trace.Span, call: Any) -> None:
