@@ -24,8 +24,8 @@ SERVICES = (
     "penstock.flow.v1.FlowService",
     "penstock.flow.v1.RunService",
     "penstock.retrieval.v1.RetrievalService",
-    "penstock.generation.v1.GenerationService",
 )
+GENERATION = ("penstock.generation.v1.GenerationService",)  # Apart: its /v1/models is retrieval's path too.
 ROOT = Path(__file__).parents[3]
 BODY_LIMIT = 100_000
 
@@ -174,6 +174,11 @@ def transcoder(dispatcher):
 @pytest.fixture
 def client(transcoder):
     return AsgiClient(transcoder())
+
+
+@pytest.fixture
+def generation_client(transcoder):
+    return AsgiClient(transcoder(services=GENERATION))
 
 
 @pytest.fixture

@@ -22,7 +22,9 @@ async def test_a_unary_call_is_answered_with_the_message_as_json(client, dispatc
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["content-length"] == str(len(answer.body))
-    assert answer.json == {"hits": [{"chunk": {"id": "c1", "document_id": "", "text": "Oslo", "vector": ""}, "score": 0.7}]}
+    chunk = {"id": "c1", "document_id": "", "text": "Oslo", "vector": "", "allowed_principals": []}
+    empty = {"next_page_token": "", "partial": False, "missing_shards": []}
+    assert answer.json == {"hits": [{"chunk": chunk, "score": 0.7}], **empty}
 
 
 async def test_a_response_body_is_the_field_alone(client, library_client, dispatcher, library_message):

@@ -143,9 +143,9 @@ async def test_a_stream_whose_messages_have_no_error_field_fails_in_band_all_the
     assert answer.sse[-1][1]["error"]["details"][0]["reason"] == "NOT_READY"
 
 
-async def test_json_lines_are_given_to_who_asks_for_them(client, dispatcher):
+async def test_json_lines_are_given_to_who_asks_for_them(client, generation_client, dispatcher):
     dispatcher.answers["StreamGenerate"] = generated
-    answer = await client.call("POST", "/v1/models/default:stream", {}, headers={"accept": "application/x-ndjson"})
+    answer = await generation_client.call("POST", "/v1/models/default:stream", {}, headers={"accept": "application/x-ndjson"})
     assert answer.headers["content-type"] == "application/x-ndjson"
     lines = [json.loads(line) for line in answer.body.splitlines()]
     assert [next(iter(line)) for line in lines] == ["delta", "done"]
