@@ -1,15 +1,21 @@
-"""The record's tables, and how its database is opened.
+"""The record's tables.
 
-    collections 1 ── n shards       last_sequence, chunk_count: the row whose lock orders a shard's writes
+    collections 1 ── n shards       last_sequence: the row whose lock orders a shard's writes
                 1 ── n chunks       what is stored now, under the sequence number of the change that stored it
-                1 ── n changes      the log: number n stored a chunk, or removed what number m had stored, or both
+                1 ── n removals     change `sequence` removed what change `removed_sequence` had stored
+                1 ── n documents    what was ingested, so that the same again is left alone
 
-One code path serves SQLite and PostgreSQL; what differs is how a connection is opened and a transaction begun.
+The log of a shard is its chunks and its removals in the order of their sequence numbers. Each number up to last_sequence is the
+number of a chunk that is stored, of a removal, or of a chunk that a later removal names: what stores a chunk without replacing
+another needs no entry besides the chunk itself. Removals up to trimmed_through are gone.
+
+`migrations` brings a database to these tables; tests compare the two.
 """
 
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -21,13 +27,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    event,
+    text,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-
-WRITES: Final = "penstock_writes"
-"""The execution option of engines whose transactions write."""
 
 metadata = MetaData(
     naming_convention={
@@ -40,6 +42,14 @@ metadata = MetaData(
 # Pages follow the order of ids, so ids are ordered by their bytes in every database.
 Id = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 
+
+def _shard_key() -> tuple[Column[Any], ...]:
+    return (
+        Column("collection_uid", ForeignKey("collections.uid"), primary_key=True),
+        Column("shard", Integer, primary_key=True, autoincrement=False),
+    )
+
+
 collections = Table(
     "collections",
     metadata,
@@ -49,64 +59,52 @@ collections = Table(
     Column("embedding_fingerprint", Text, nullable=False),
     Column("dimension", Integer, nullable=False),
     Column("metric", Text, nullable=False),
+    # What these do not say is as IndexConfig and LexicalConfig have it.
+    Column("index_config", JSON, nullable=False, server_default=text("'{}'")),
+    Column("lexical_config", JSON, nullable=False, server_default=text("'{}'")),
+    Column("shard_count", Integer, nullable=False, server_default=text("1")),
     sqlite_autoincrement=True,  # So that a uid is never given out again.
 )
 shards = Table(
     "shards",
     metadata,
-    Column("collection_uid", ForeignKey("collections.uid"), primary_key=True),
-    Column("shard", Integer, primary_key=True, autoincrement=False),
+    *_shard_key(),
     Column("last_sequence", BigInteger, nullable=False),
     Column("chunk_count", BigInteger, nullable=False),
+    Column("trimmed_through", BigInteger, nullable=False, server_default=text("0")),
 )
 chunks = Table(
     "chunks",
     metadata,
-    Column("collection_uid", ForeignKey("collections.uid"), primary_key=True),
-    Column("shard", Integer, primary_key=True, autoincrement=False),
+    *_shard_key(),
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),
     Column("chunk_id", Id, nullable=False),
     Column("document_id", Id, nullable=False),
     Column("text", Text, nullable=False),
     Column("metadata_json", Text, nullable=False),
-    # Little-endian float32, as the caller or the model gave it. Last, so that reading the others need not pass over it.
+    # Little-endian float32, as the caller or the model gave it.
     Column("vector", LargeBinary, nullable=False),
+    # A JSON list of who may find it; empty: everyone.
+    Column("allowed_principals", Text, nullable=False, server_default=text("''")),
     UniqueConstraint("collection_uid", "chunk_id"),
     Index(None, "collection_uid", "document_id"),
 )
-changes = Table(
-    "changes",
+removals = Table(
+    "removals",
     metadata,
-    Column("collection_uid", ForeignKey("collections.uid"), primary_key=True),
-    Column("shard", Integer, primary_key=True, autoincrement=False),
+    *_shard_key(),
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),
-    Column("stored", Boolean, nullable=False),
-    Column("removed_sequence", BigInteger, nullable=True),
+    Column("removed_sequence", BigInteger, nullable=False),
+    # Whether the same change stored a chunk in place of the one it removed.
+    Column("replaced", Boolean, nullable=False),
     sqlite_with_rowid=False,
 )
-
-
-def open_engine(database_url: str) -> AsyncEngine:
-    """The engine of an SQLAlchemy URL with an async driver. It connects when it is first used."""
-    engine = create_async_engine(database_url)
-    if engine.dialect.name == "sqlite":
-        _prepare_sqlite(engine)
-    return engine
-
-
-def _prepare_sqlite(engine: AsyncEngine) -> None:
-    @event.listens_for(engine.sync_engine, "connect")
-    def set_up(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # The driver's own way of beginning would begin too late: see below.
-        cursor = connection.cursor()
-        # FULL: a commit is on the disk before it is acknowledged, even if the power fails right after.
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Any) -> None:
-        # A transaction that reads first and writes later fails when another wrote in between, so writers take the lock at once.
-        # Every read of ours is one statement, which is consistent in itself and needs no transaction.
-        if connection.get_execution_options().get(WRITES, False):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+documents = Table(
+    "documents",
+    metadata,
+    Column("collection_uid", ForeignKey("collections.uid"), primary_key=True),
+    Column("document_id", Id, primary_key=True),
+    Column("content_hash", Text, nullable=False),
+    Column("chunk_count", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
