@@ -4,59 +4,82 @@
       segments   immutable, memory-mapped folders (segment.py), shared by the processes of a host
       frozen     heads that no longer grow and are being written as segments (head.py)
       head       the newest rows, exact, in memory
-      tombstones of each layer: which of its rows are gone
+      tombstones of each layer: which of its rows are gone (layers.py)
 
-How the node drives it. `I`: on the index thread, one call at a time; `any`: on any thread, while searches go on.
+Rows are in the order of their sequence numbers, from the first segment to the head. How the node drives it, where `I` is the
+index thread, one call at a time, and `any` is any thread, while searches go on:
 
-    start        I    shard = ShardIndex.open(folder, spec=..., shard=..., codec=...)
+    start        any  checkpoint.sweep(folder), in the process that leads and before anything else
+                 I    shard = ShardIndex.open(folder, spec=..., shard=..., codec=...)
     follow       I    shard.apply(changes)
     seal         I    frozen = shard.freeze_head()
                  any  entry = write_segment(frozen, folder)
                  I    manifest = shard.next_manifest(added=[entry])
-                 any  publish(folder, manifest); layers = open_segments(folder, manifest)
-                 I    shard.adopt(manifest, layers)
+                 any  manifest = publish(folder, manifest); segments = open_segments(folder, manifest)
+                 I    shard.adopt(manifest, segments)
     compact      I    plan = shard.plan_compaction()
-                 any  write_plan(plan, path); run `python -m retrieval_svc.shards.compaction path`; entry = read_result(plan)
+                 any  path = write_plan(plan, folder); python -m retrieval_svc.shards.compaction PATH
+                 any  entry = read_result(plan)
                  I    manifest = shard.next_manifest(added=[entry], replaced=plan.inputs), then as above
-    other workers of the host
-                 any  manifest = newest(folder); layers = open_segments(folder, manifest)
-                 I    shard.adopt(manifest, layers)
+    other workers of the host, where checkpoint.current_name(folder) is a new one
+                 any  manifest = newest(folder); segments = open_segments(folder, manifest)
+                 I    shard.adopt(manifest, segments)
+
+A manifest is adopted before the next one of the shard is made. A compaction may be under way meanwhile: heads go on being
+sealed while it merges.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
+
+import numpy as np
 
 from retrieval_svc.filters import Filter
+from retrieval_svc.shards.checkpoint import Manifest, newest, open_segments
+from retrieval_svc.shards.compaction_policy import CompactionPlan, plan_for
+from retrieval_svc.shards.disk import FileEntry
+from retrieval_svc.shards.filtering import unmet_everywhere
+from retrieval_svc.shards.head import FrozenHead, Head, frozen
+from retrieval_svc.shards.index import Effort, use_threads
+from retrieval_svc.shards.layers import Layer
+from retrieval_svc.shards.metrics import prepared
+from retrieval_svc.shards.payloads import ChunkCodec
+from retrieval_svc.shards.ranking import NOTHING, LayerBest, layer_best, ranked
+from retrieval_svc.shards.removals import Removals
+from retrieval_svc.shards.segment import Segment, SegmentEntry
 from retrieval_svc.values import (
     Changes,
     CollectionSpec,
     FetchedRows,
+    IndexKind,
     MatchedRows,
+    Metric,
     Ranked,
     Sequences,
     ShardQuery,
     ShardStatus,
-    StoredChunk,
     UnmetCondition,
     Visibility,
 )
 
-
-class ChunkCodec(Protocol):
-    """Between a chunk and the bytes that searches answer with. Both are pure and may run on any thread."""
-
-    def encode(self, chunk: StoredChunk) -> bytes:
-        """A chunk without its vector."""
-        ...
-
-    def decode(self, data: bytes) -> StoredChunk:
-        """The chunk that was encoded."""
-        ...
+Found = tuple[Ranked, tuple[UnmetCondition, ...]]
+"""What one query found, and the conditions of its filter that no row of the shard could meet."""
 
 
 class ShardIndex:
     """The rows of one shard. Not thread-safe: every method runs on the index thread, one at a time."""
+
+    def __init__(self, folder: Path, spec: CollectionSpec, shard: int, codec: ChunkCodec) -> None:
+        self._folder = folder
+        self._spec = spec
+        self._shard = shard
+        self._codec = codec
+        self._segments: list[tuple[SegmentEntry, Layer]] = []
+        self._frozen: list[tuple[FrozenHead, Layer]] = []
+        self._start_head(Head(spec, codec, after=0))
+        self._position = 0
+        self._removals = Removals()
 
     @classmethod
     def open(cls, folder: Path, *, spec: CollectionSpec, shard: int, codec: ChunkCodec, threads: int = 1) -> Self:
@@ -65,63 +88,217 @@ class ShardIndex:
         A checkpoint with a fault is skipped with a warning for the one before it. `threads` is OpenMP's number for searches of
         the calling thread.
         """
-        raise NotImplementedError
+        use_threads(threads)
+        index = cls(folder, spec, shard, codec)
+        manifest = newest(folder)
+        if manifest is not None and (manifest.dimension, manifest.metric) == (spec.dimension, spec.metric):
+            index.adopt(manifest)
+        return index
 
     @property
     def position(self) -> int:
         """Sequence number of the last change that searches see."""
-        raise NotImplementedError
+        return self._position
 
     @property
     def row_count(self) -> int:
         """Rows that searches can find."""
-        raise NotImplementedError
+        return sum(layer.row_count for layer in self._layers())
 
     @property
     def head_row_count(self) -> int:
         """Rows in the head, gone ones among them; at about 8,000 it is time to freeze it."""
-        raise NotImplementedError
+        return len(self._head)
 
     def apply(self, changes: Changes) -> None:
         """Brings the shard to `changes.through`. What it has already is left out; a gap before `after` raises ValueError."""
-        raise NotImplementedError
+        if changes.after > self._position:
+            message = f"changes after {changes.after} do not follow position {self._position}"
+            raise ValueError(message)
+        if changes.through <= self._position:
+            return
+        stored = changes.stored
+        if stored.chunks:
+            sequences = stored.sequences
+            first = int(np.searchsorted(sequences, self._position, side="right"))
+            self._head.append(sequences[first:], stored.vectors[first:], stored.chunks[first:])
+        if len(changes.removed):
+            later = changes.removed_at > self._position
+            self._remove(changes.removed[later])
+            self._removals.add(changes.removed[later], changes.removed_at[later])
+        self._position = changes.through
 
-    def search(self, queries: Sequence[ShardQuery]) -> "list[tuple[Ranked, tuple[UnmetCondition, ...]]]":
+    def search(self, queries: Sequence[ShardQuery]) -> list[Found]:
         """The nearest rows to each query's vector: best first, ties by sequence number, at most `limit`, never a gone one.
 
         Queries with equal parameters go through each layer in one call of FAISS's. A query without a vector finds nothing.
         """
-        raise NotImplementedError
+        found: list[Found] = [(NOTHING, ())] * len(queries)
+        groups: dict[object, list[int]] = {}
+        for at, query in enumerate(queries):
+            if query.vector is not None:
+                groups.setdefault(_parameters(query), []).append(at)
+        for places in groups.values():
+            for at, one in zip(places, self._search_alike([queries[at] for at in places]), strict=True):
+                found[at] = one
+        return found
 
-    def match(self, filter_: Filter, visibility: Visibility) -> MatchedRows:
-        """The numbers of all rows that match."""
-        raise NotImplementedError
+    def allowed(self, filter_: Filter | None, visibility: Visibility) -> MatchedRows | None:
+        """The numbers of the rows that match and may be seen; None: all that there are."""
+        layers = self._nonempty()
+        selected = [layer.selection(filter_, visibility) for layer in layers]
+        if all(selection is None for selection, _ in selected):
+            return None
+        parts = [
+            layer.source.sequences if selection is None else layer.source.sequences[selection.rows]
+            for layer, (selection, _) in zip(layers, selected, strict=True)
+        ]
+        return MatchedRows(sequences=np.concatenate(parts), unmet=unmet_everywhere(unmet for _, unmet in selected))
+
+    def match(self, filter_: Filter | None, visibility: Visibility) -> MatchedRows:
+        """The numbers of all rows that match and may be seen, ascending."""
+        matched = self.allowed(filter_, visibility)
+        if matched is not None:
+            return matched
+        sequences = [layer.source.sequences for layer in self._nonempty()]
+        return MatchedRows(sequences=np.concatenate([np.empty(0, np.int64), *sequences]))
 
     def fetch(self, sequences: Sequences, *, with_vectors: bool = False) -> FetchedRows:
         """Rows by number, in the order asked for; those that are gone are left out."""
-        raise NotImplementedError
+        chunks = np.empty(len(sequences), object)
+        vectors = np.empty((len(sequences), self._spec.dimension), np.float32) if with_vectors else None
+        there = np.zeros(len(sequences), np.bool_)
+        for layer in self._nonempty():
+            rows, here = layer.find_present(sequences)
+            if len(rows):
+                there |= here
+                chunks[here] = layer.source.payloads(rows)
+                if vectors is not None:
+                    vectors[here] = layer.source.vectors_as_given(rows)
+        kept = None if vectors is None else vectors[there]
+        return FetchedRows(sequences=sequences[there], chunks=tuple(chunks[there].tolist()), vectors=kept)
 
     def status(self) -> ShardStatus:
-        """The state of the shard. `record_position` is what it has itself; the node knows the record's."""
-        raise NotImplementedError
+        """The state of the shard. `record_position` is its own; the node knows the record's."""
+        largest = max((entry for entry, _ in self._segments), key=lambda entry: entry.row_count, default=None)
+        return ShardStatus(
+            shard=self._shard,
+            position=self._position,
+            record_position=self._position,
+            row_count=self.row_count,
+            deleted_row_count=sum(layer.gone_count for layer in self._layers()),
+            head_row_count=len(self._head) + sum(len(layer.source) for _, layer in self._frozen),
+            segment_count=len(self._segments),
+            index_kind=IndexKind.FLAT if largest is None else largest.kind,
+            size_bytes=sum(layer.source.size_bytes for layer in self._layers()),
+        )
 
-    def freeze_head(self) -> "FrozenHead | None":
+    def freeze_head(self) -> FrozenHead | None:
         """Starts a new head and gives the old one to write as a segment; None where it has no rows."""
-        raise NotImplementedError
+        if not len(self._head):
+            return None
+        ready = frozen(self._head, self._position, self._head_layer.gone)
+        self._frozen.append((ready, self._head_layer))
+        self._start_head(Head(self._spec, self._codec, after=self._position))
+        return ready
 
     def next_manifest(
-        self, *, added: "Sequence[SegmentEntry]" = (), replaced: Sequence[str] = (), attachments: "Sequence[FileEntry]" = ()
-    ) -> "Manifest":
-        """What a checkpoint now would say, at the position up to which all rows are in segments."""
-        raise NotImplementedError
+        self, *, added: Sequence[SegmentEntry] = (), replaced: Sequence[str] = (), attachments: Sequence[FileEntry] = ()
+    ) -> Manifest:
+        """What a checkpoint now would say, at the position up to which all rows are in segments.
 
-    def adopt(self, manifest: "Manifest", layers: "Sequence[Segment] | None" = None) -> None:
+        `added` are segments that were written of frozen heads, or that a compaction made of those in `replaced`.
+        """
+        names = {entry.name for entry in added}
+        waiting = [ready.head for ready, _ in self._frozen if ready.name not in names]
+        unsealed = [head for head in (*waiting, self._head) if len(head)]
+        position = unsealed[0].after if unsealed else self._position
+        gone = np.concatenate([np.empty(0, np.int64), *(layer.gone_sequences() for layer in self._layers())])
+        return Manifest(
+            shard=self._shard,
+            position=position,
+            dimension=self._spec.dimension,
+            metric=self._spec.metric,
+            segments=self._segments_with(added, replaced),
+            tombstones=np.setdiff1d(gone[gone <= position], self._removals.after(position)),
+            attachments=tuple(attachments),
+        )
+
+    def adopt(self, manifest: Manifest, segments: Sequence[Segment] | None = None) -> None:
         """Takes over a checkpoint's segments and tombstones; own later rows and removals stay.
 
-        A shard that is behind the checkpoint is at its position afterwards. `layers` are its segments, opened before.
+        A shard that is behind the checkpoint is at its position afterwards. `segments` are the checkpoint's, opened before;
+        those that the shard has already are kept with what it knows of them.
         """
-        raise NotImplementedError
+        if segments is None:
+            segments = open_segments(self._folder, manifest)
+        own = {entry.name: layer for entry, layer in self._segments}
+        self._segments = [(part.entry, own.get(part.entry.name) or Layer(part)) for part in segments]
+        self._frozen = [(ready, layer) for ready, layer in self._frozen if ready.position > manifest.position]
+        rest = self._head.after_position(manifest.position)
+        if rest is not self._head:
+            self._start_head(rest)
+        self._position = max(self._position, manifest.position)
+        self._removals.forget(manifest.position)
+        self._remove(np.union1d(manifest.tombstones, self._removals.after(manifest.position)))
 
-    def plan_compaction(self, *, force: bool = False) -> "CompactionPlan | None":
+    def plan_compaction(self, *, force: bool = False) -> CompactionPlan | None:
         """Which segments to merge now; None: none. `force`: all into one, gone rows dropped."""
-        raise NotImplementedError
+        sizes = [(entry, layer.gone_count) for entry, layer in self._segments]
+        gone = np.concatenate([np.empty(0, np.int64), *(layer.gone_sequences() for _, layer in self._segments)])
+        return plan_for(self._folder, self._spec, sizes, gone, force=force)
+
+    def _search_alike(self, queries: Sequence[ShardQuery]) -> list[Found]:
+        query, config = queries[0], self._spec.index
+        effort = Effort(
+            ef_search=query.ef_search or config.hnsw_ef_search,
+            nprobe=query.nprobe or config.ivf_nprobe,
+            rescore_factor=config.rescore_factor,
+            exact=query.exact,
+        )
+        vectors, _ = prepared(np.stack([one.vector for one in queries if one.vector is not None]), self._spec.metric)
+        best: list[LayerBest] = []
+        unmet: list[tuple[UnmetCondition, ...]] = []
+        for layer in self._nonempty():
+            selection, unmet_here = layer.selection(query.filter, query.visibility)
+            unmet.append(unmet_here)
+            scores, rows = layer.source.search(vectors, query.limit, effort, selection)
+            if self._spec.metric is Metric.COSINE:
+                np.clip(scores, -1.0, 1.0, out=scores)  # Rounding takes it a hair beyond.
+            best.append(layer_best(layer, (scores, rows)))
+        rankings = ranked(best, query.limit, len(queries), with_chunks=query.with_chunks)
+        everywhere = unmet_everywhere(unmet)
+        return [(ranking, everywhere) for ranking in rankings]
+
+    def _segments_with(self, added: Sequence[SegmentEntry], replaced: Sequence[str]) -> tuple[SegmentEntry, ...]:
+        """In the order of their rows: what replaces segments stands where those stood, what is new at the end."""
+        entries = [entry for entry, _ in self._segments]
+        new = [entry for entry in added if entry.row_count]
+        at = next((at for at, entry in enumerate(entries) if entry.name in replaced), len(entries))
+        before, after = entries[:at], [entry for entry in entries[at:] if entry.name not in replaced]
+        return (*before, *new, *after)
+
+    def _remove(self, sequences: Sequences) -> None:
+        if len(sequences):
+            for layer in self._layers():
+                layer.remove(sequences)
+
+    def _start_head(self, head: Head) -> None:
+        self._head = head
+        self._head_layer = Layer(head)
+
+    def _layers(self) -> Iterator[Layer]:
+        """In the order of their rows."""
+        yield from (layer for _, layer in self._segments)
+        yield from (layer for _, layer in self._frozen)
+        yield self._head_layer
+
+    def _nonempty(self) -> list[Layer]:
+        return [layer for layer in self._layers() if len(layer.source)]
+
+
+def _parameters(query: ShardQuery) -> object:
+    """What queries share that can be searched together."""
+    return (
+        query.limit, query.filter, query.visibility, query.ef_search, query.nprobe, query.exact, query.with_chunks,
+    )  # fmt: skip
