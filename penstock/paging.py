@@ -34,7 +34,12 @@ def key_after(listing: str, token: str) -> str:
     except (binascii.Error, ValueError):
         made_for, key = "", ""
     if made_for != listing or not key or not key.isprintable():  # A NUL, for one, makes PostgreSQL fail.
-        message = "page_token is not one that this list gave out; leave it empty to start at the first page"
-        violation = Violation(message=message, field="page_token")
-        raise InvalidArgument(message, metadata={"field": "page_token"}, violations=[violation])
+        raise unknown_token()
     return key
+
+
+def unknown_token() -> InvalidArgument:
+    """What a token gets that its list did not give out."""
+    message = "page_token is not one that this list gave out; leave it empty to start at the first page"
+    violation = Violation(message=message, field="page_token")
+    return InvalidArgument(message, metadata={"field": "page_token"}, violations=[violation])

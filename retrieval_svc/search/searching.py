@@ -1,150 +1,187 @@
-"""Reads: validate -> embed -> search -> hydrate. And lists of chunks."""
+"""Searches: check -> embed -> gather -> rank -> hydrate. Batches throughout: a single search is a batch of one.
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+A plain dense search, which most are, is answered with the very bytes that the shards gave.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Final, Protocol
 
-from opentelemetry.trace import Span, Tracer
-from opentelemetry.util.types import AttributeValue
+from opentelemetry.trace import Tracer
 
-from penstock import semconv
+from penstock.errors import CollectionNotFound, PenstockError
 from retrieval_svc import checks
-from retrieval_svc.search.cache import ChunkCache
-from retrieval_svc.catalog import Catalog, OpenCollection
-from retrieval_svc.shards.indexing import Indexes
-from penstock.paging import key_after, page_token
-from retrieval_svc.values import Hit, Neighbours, StoredChunk, Vector
+from retrieval_svc.search.calls import SearchCall, SearchLimits, SearchMode, SearchResult
+from retrieval_svc.search.checking import check_call, check_count, in_batch
+from retrieval_svc.search.chunk_parts import ChunkParts
+from retrieval_svc.search.gathering import Gathered, Gatherer
+from retrieval_svc.search.hydrating import Hydrator, plain_result
+from retrieval_svc.search.planning import SearchPlan, planned
+from retrieval_svc.search.ranking import Page, Ranker
+from retrieval_svc.search.reranking import Reranking, reranking_named
+from retrieval_svc.search.telemetry import capture, describe_calls, describe_results, started
+from retrieval_svc.values import Collection, CollectionSpec, Matrix, Vector
 
 _ATTEMPTS_MAX: Final = 3
-"""Times that a search begins again because what it found was replaced under it."""
+"""Times that a search begins again because rows that it found were replaced under it."""
 
 
-class ChunkReader(Protocol):
-    """Where chunks are read, without their vectors."""
+class TextEmbeddings(Protocol):
+    """A model that embeds searches' texts."""
 
-    async def chunks_by_sequence(self, uid: int, sequences: Sequence[int]) -> list[StoredChunk]:
-        """Those that are stored under these numbers now, in no order."""
-        ...
-
-    async def chunks_after(self, uid: int, chunk_id: str, limit: int) -> list[StoredChunk]:
-        """The first `limit` whose ids come after `chunk_id`, in the order of ids."""
+    async def queries(self, texts: Sequence[str]) -> Matrix:
+        """One vector a text. Raises Overloaded when too many wait."""
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """What to search for: a text, or a vector of little-endian float32."""
+class Collections(Protocol):
+    """What is known of collections."""
 
-    text: str | None = None
-    vector: bytes | None = None
-    top_k: int
+    def is_open(self, collection: Collection) -> bool:
+        """Whether the collection still exists."""
+        ...
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchLimits:
-    """How much a search may ask for."""
-
-    top_k_max: int
-    query_text_bytes_max: int
+    def embeddings_for(self, spec: CollectionSpec) -> TextEmbeddings:
+        """What embeds texts for a collection. Raises FailedPrecondition where nothing does, EmbeddingMismatch."""
+        ...
 
 
 class Search:
-    """Finds chunks. `capture_content` says whether queries and passages may stand in spans."""
+    """Finds chunks. `rerankings` are the loaded ones by name; `capture_content` says whether texts may stand in spans."""
 
     def __init__(
         self,
-        catalog: Catalog,
-        reader: ChunkReader,
-        indexes: Indexes,
+        collections: Collections,
+        gatherer: Gatherer,
+        codec: ChunkParts,
         *,
-        cache: ChunkCache,
+        rerankings: Mapping[str, Reranking],
         limits: SearchLimits,
         tracer: Tracer,
         capture_content: bool,
     ) -> None:
-        self._catalog = catalog
-        self._reader = reader
-        self._indexes = indexes
-        self._cache = cache
+        self._collections = collections
+        self._gatherer = gatherer
+        self._codec = codec
+        self._rerankings = rerankings
         self._limits = limits
         self._tracer = tracer
         self._capture_content = capture_content
+        self._ranker = Ranker(gatherer, codec, rerankings, tracer)
+        self._hydrator = Hydrator(gatherer, codec)
 
-    async def search(self, name: str, query: Query) -> list[Hit]:
-        """The nearest chunks, nearest first; all there are when there are fewer than top_k."""
-        top_k = checks.top_k(query.top_k, self._limits.top_k_max)
-        entry = self._catalog.find(name)
-        attributes: dict[str, AttributeValue] = {
-            semconv.GEN_AI_OPERATION_NAME: "retrieval",
-            semconv.GEN_AI_DATA_SOURCE_ID: entry.spec.id,
-            semconv.GEN_AI_REQUEST_TOP_K: top_k,
-        }
-        with self._tracer.start_as_current_span(f"retrieval {entry.spec.id}", attributes=attributes) as span:
-            vector = await self._vector(entry, query)
-            hits = await self._hits(entry, vector, top_k)
-            self._describe(span, query, hits)
-            return hits
+    async def search(self, collection: Collection, call: SearchCall) -> SearchResult:
+        """The hits of one search, best first; all there are when there are fewer than asked for."""
+        return (await self._search(collection, [call], is_batch=False))[0]
 
-    async def page(self, name: str, page_size: int, token: str) -> tuple[list[StoredChunk], str]:
-        """A page of a collection's chunks in the order of ids, and the next page's token."""
-        entry = self._catalog.find(name)
-        listing = f"collections/{entry.spec.id}/chunks"
-        size, after = checks.page_size(page_size), key_after(listing, token)
-        chunks = await self._reader.chunks_after(entry.uid, after, size + 1)
-        following = page_token(listing, chunks[size - 1].id) if len(chunks) > size else ""
-        return chunks[:size], following
+    async def search_many(self, collection: Collection, calls: Sequence[SearchCall]) -> list[SearchResult]:
+        """The hits of each search. A fault of one is told with its place, and none is carried out."""
+        check_count(len(calls))
+        return await self._search(collection, calls, is_batch=True)
 
-    async def _vector(self, entry: OpenCollection, query: Query) -> Vector:
-        if query.vector is not None:
-            spec = entry.spec
-            vector: Vector = checks.vectors([query.vector], ["vector"], dimension=spec.dimension, metric=spec.metric)[0]
-            return vector
-        text = checks.text(query.text or "", "text", self._limits.query_text_bytes_max)
-        return await self._catalog.embeddings_for(entry.spec).query(text)
+    async def _search(self, collection: Collection, calls: Sequence[SearchCall], *, is_batch: bool) -> list[SearchResult]:
+        with started(self._tracer, collection.spec.id) as span:
+            if span.is_recording():
+                describe_calls(span, collection.spec.id, calls)
+            plans = self._plans(collection, calls, is_batch=is_batch)
+            try:
+                vectors = await self._vectors(collection.spec, calls, is_batch=is_batch)
+                results = await self._results(collection, plans, vectors)
+            except PenstockError as error:
+                self._refuse_if_deleted(collection, error)
+                raise
+            self._refuse_if_deleted(collection)
+            if span.is_recording():
+                describe_results(span, results)
+                if self._capture_content and len(calls) == 1:
+                    capture(span, calls[0], results[0], self._codec)
+            return results
 
-    async def _hits(self, entry: OpenCollection, vector: Vector, top_k: int) -> list[Hit]:
-        """The nearest chunks with their texts.
+    def _refuse_if_deleted(self, collection: Collection, cause: PenstockError | None = None) -> None:
+        """Whatever a search of a collection found or failed at while that was deleted: it is no longer there."""
+        if not self._collections.is_open(collection):
+            message = f"the collection {collection.spec.id!r} was deleted while it was searched"
+            raise CollectionNotFound(message, metadata={"collection": collection.spec.id}) from cause
 
-        The record is ahead of the index for the moment between a write's commit and its indexing. What is found in that moment
-        and is no longer in the record has been replaced or deleted: the search waits for the write and begins again.
-        """
-        for _ in range(_ATTEMPTS_MAX):
-            found = await self._nearest(entry, vector, top_k)
-            hits = await self._hydrate(entry, found)
-            if len(hits) == len(found.sequences):
-                break
-            async with entry.write_lock:
-                pass
-        return hits
+    def _plans(self, collection: Collection, calls: Sequence[SearchCall], *, is_batch: bool) -> list[SearchPlan]:
+        plans = []
+        for at, call in enumerate(calls):
+            try:
+                check_call(call, collection.spec, self._limits)
+                if call.reranking:
+                    reranking_named(call.reranking.model, self._rerankings)
+                plans.append(planned(call, collection.uid, self._limits.top_k_max))
+            except PenstockError as error:
+                raise in_batch(error, at) if is_batch else error  # noqa: B904  # The same error, said of its batch.
+        return plans
 
-    async def _nearest(self, entry: OpenCollection, vector: Vector, top_k: int) -> Neighbours:
-        attributes: dict[str, AttributeValue] = {
-            semconv.GEN_AI_DATA_SOURCE_ID: entry.spec.id,
-            semconv.GEN_AI_REQUEST_TOP_K: top_k,
-        }
-        with self._tracer.start_as_current_span("faiss.search", attributes=attributes) as span:
-            found = await self._indexes.search(entry.uid, vector, top_k)
-            span.set_attribute(semconv.PENSTOCK_HIT_COUNT, len(found.sequences))
-            return found
+    async def _vectors(self, spec: CollectionSpec, calls: Sequence[SearchCall], *, is_batch: bool) -> list[Vector | None]:
+        """The vector that each call searches with: its own, or its text's; None for a lexical search."""
+        vectors: list[Vector | None] = [None] * len(calls)
+        given = [at for at, call in enumerate(calls) if call.vector is not None]
+        if given:
+            names = [f"requests[{at}].vector" for at in given] if is_batch else ["vector"]
+            raw = [calls[at].vector or b"" for at in given]
+            matrix = checks.vectors(raw, names, dimension=spec.dimension, metric=spec.metric)
+            for at, vector in zip(given, matrix, strict=True):
+                vectors[at] = vector
+        texts = {at: call.text for at, call in enumerate(calls) if vectors[at] is None and call.mode is not SearchMode.LEXICAL}
+        if texts:
+            embedded = await self._collections.embeddings_for(spec).queries([text or "" for text in texts.values()])
+            for at, vector in zip(texts, embedded, strict=True):
+                vectors[at] = vector
+        return vectors
 
-    async def _hydrate(self, entry: OpenCollection, found: Neighbours) -> list[Hit]:
-        """The found chunks that are still stored, in the same order."""
-        sequences = found.sequences.tolist()
-        chunks = {sequence: self._cache.get((entry.uid, sequence)) for sequence in sequences}
-        missing = [sequence for sequence, chunk in chunks.items() if chunk is None]
-        if missing:
-            for stored in await self._reader.chunks_by_sequence(entry.uid, missing):
-                chunks[stored.sequence] = stored
-                self._cache.put((entry.uid, stored.sequence), stored)
-        pairs = zip(sequences, found.scores.tolist(), strict=True)
-        return [Hit(chunk=chunk, score=score) for sequence, score in pairs if (chunk := chunks[sequence]) is not None]
+    async def _results(
+        self,
+        collection: Collection,
+        plans: Sequence[SearchPlan],
+        vectors: Sequence[Vector | None],
+        attempts: int = _ATTEMPTS_MAX,
+    ) -> list[SearchResult]:
+        """The answers. Searches that lack hits because rows vanished under them begin again, a bounded number of times."""
+        gathered = await self._gather(collection, plans, vectors)
+        results = [
+            plain_result(collection.uid, plan, found) for plan, found in zip(plans, gathered, strict=True) if plan.is_plain
+        ]
+        if len(results) == len(plans):
+            return results
+        places = [at for at, plan in enumerate(plans) if not plan.is_plain]
+        pages = await _all([self._ranker.page(collection, plans[at], vectors[at], gathered[at]) for at in places])
+        hydrated = await self._hydrator.results(collection, [plans[at] for at in places], pages)
+        short = [at for at, result in zip(places, hydrated, strict=True) if result.is_short]
+        by_place = dict(zip(places, (each.result for each in hydrated), strict=True))
+        if short and attempts > 1:
+            again = await self._results(collection, [plans[at] for at in short], [vectors[at] for at in short], attempts - 1)
+            by_place.update(zip(short, again, strict=True))
+        plain = iter(results)
+        return [by_place[at] if at in by_place else next(plain) for at in range(len(plans))]
 
-    def _describe(self, span: Span, query: Query, hits: Sequence[Hit]) -> None:
-        span.set_attribute(semconv.PENSTOCK_HIT_COUNT, len(hits))
-        if not self._capture_content or not span.is_recording():
-            return
-        if query.text:
-            span.set_attribute(semconv.GEN_AI_RETRIEVAL_QUERY_TEXT, query.text)
-        documents = [{"id": hit.chunk.id, "score": hit.score, "content": hit.chunk.text} for hit in hits]
-        span.set_attribute(semconv.GEN_AI_RETRIEVAL_DOCUMENTS, json.dumps(documents, ensure_ascii=False))
+    async def _gather(
+        self, collection: Collection, plans: Sequence[SearchPlan], vectors: Sequence[Vector | None]
+    ) -> list[Gathered]:
+        """What the shards found for each. One call for all that wait for the same positions, which nearly always are all."""
+        alike: dict[tuple[object, bool], list[int]] = {}
+        for at, plan in enumerate(plans):
+            call = plan.call
+            positions = tuple(sorted(call.at_least.items())) if call.at_least else ()
+            alike.setdefault((positions, call.allow_partial), []).append(at)
+        gathered: dict[int, Gathered] = {}
+        for places in alike.values():
+            call = plans[places[0]].call
+            queries = [plans[at].query(vectors[at]) for at in places]
+            found = await self._gatherer.gather(collection, queries, at_least=call.at_least, allow_partial=call.allow_partial)
+            gathered.update(zip(places, found, strict=True))
+        return [gathered[at] for at in range(len(plans))]
+
+
+async def _all(pages: Sequence[Coroutine[None, None, Page]]) -> list[Page]:
+    """The pages, made at the same time. The first that fails ends the others."""
+    if len(pages) == 1:
+        return [await pages[0]]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(page) for page in pages]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -1,170 +1,200 @@
-import asyncio
-import json
-from collections.abc import Sequence
-from pathlib import Path
+"""Searches over a fake collection, against plain references."""
 
 import numpy as np
 import pytest
 
-from penstock.errors import TopKOutOfRange
-from retrieval_svc.search.cache import ChunkCache
-from retrieval_svc.search.searching import Query, Search, SearchLimits
-from retrieval_svc.values import Chunk, Document, Metric, StoredChunk
-from tests.retrieval_svc.fakes import Core, WordEmbedder, running_core
+from penstock.errors import DimensionMismatch, FailedPrecondition, InvalidArgument, ModelNotFound, Unavailable
+from retrieval_svc.search.calls import Diversity, Fusion, FusionMethod, Grouping, Reranking, SearchCall, SearchMode
+from retrieval_svc.values import Metric, Visibility
+from tests.retrieval_svc.search.fakes import bench, chunk_ids, embedded, many_rows
+from tests.retrieval_svc.search.references import RAW, VECTOR, dense_ids, fusion_reference
 
-TEXTS = "collections/texts"
-VECTORS = "collections/vectors"
-
-
-def vector(*components: float) -> bytes:
-    return np.array(components, dtype="<f4").tobytes()
+# Plain searches.
 
 
-async def with_words(core: Core) -> None:
-    documents = [Document(id=f"d{number}", text=f"Topic{number} here.") for number in range(20)]
-    await core.ingest.ingest_documents(TEXTS, documents)
+@pytest.mark.parametrize("metric", Metric)
+async def test_a_plain_search_gives_the_nearest_chunks_as_the_shards_gave_them(metric: Metric) -> None:
+    on = bench(many_rows(50), metric=metric)
+    result = await on.run(SearchCall(vector=RAW, top_k=5))
+    assert chunk_ids(result) == dense_ids(on)[:5]
+    assert result.scores.tolist() == pytest.approx([score for score, _ in on.gatherer.dense(VECTOR)[:5]], rel=1e-5)
+    assert (result.dense_scores, result.lexical_scores, result.missing_shards) == (None, None, ())
+    assert on.gatherer.fetches == []
+    assert on.gatherer.codec.reads == 0
 
 
-async def test_more_hits_than_there_are_chunks_are_those_that_there_are(core: Core) -> None:
-    await with_words(core)
-    found = await core.search.search(TEXTS, Query(text="topic4", top_k=1000))
-    assert len(found) == 20
-    assert found[0].chunk.id == "d4#0"
-    assert [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
+async def test_more_hits_than_there_are_chunks_are_those_that_there_are() -> None:
+    on = bench(many_rows(3))
+    result = await on.run(SearchCall(vector=RAW, top_k=1000))
+    assert (len(result.chunks), len(result.scores), result.next_page_token) == (3, 3, "")
 
 
-async def test_an_empty_collection_has_no_hits(core: Core) -> None:
-    assert await core.search.search(TEXTS, Query(text="anything", top_k=5)) == []
+async def test_an_empty_collection_has_no_hits_whatever_is_asked() -> None:
+    on = bench([])
+    for call in (
+        SearchCall(vector=RAW),
+        SearchCall(text="canal", mode=SearchMode.LEXICAL),
+        SearchCall(text="canal", mode=SearchMode.HYBRID, diversity=Diversity(), grouping=Grouping(), fields=("vector",)),
+    ):
+        assert chunk_ids(await on.run(call)) == []
 
 
-@pytest.mark.parametrize("top_k", [0, -1, 1001, 1_000_000])
-async def test_top_k_has_bounds(core: Core, top_k: int) -> None:
-    with pytest.raises(TopKOutOfRange) as refused:
-        await core.search.search(TEXTS, Query(text="anything", top_k=top_k))
-    assert refused.value.metadata == {"limit": "1000"}
+async def test_a_text_is_embedded_and_searched_by_its_vector() -> None:
+    on = bench(many_rows(30))
+    assert await on.ids(SearchCall(text="a barge", top_k=4)) == dense_ids(on, embedded("a barge"))[:4]
+    assert on.collections.embeddings.batches == [["a barge"]]
 
 
-async def test_hits_come_from_the_cache_as_from_the_record(tmp_path: Path) -> None:
-    async with running_core(tmp_path, embedder=WordEmbedder(), cache_bytes_max=0) as core:
-        await core.catalog.create("texts", embedding_model="", dimension=0, metric=Metric.COSINE)
-        await with_words(core)
-        uncached = [await core.search.search(TEXTS, Query(text="topic4", top_k=5)) for _ in range(2)]
-    async with running_core(tmp_path, embedder=WordEmbedder()) as core:
-        cached = [await core.search.search(TEXTS, Query(text="topic4", top_k=5)) for _ in range(2)]
-    assert cached[0][0].chunk is cached[1][0].chunk
-    assert uncached[0][0].chunk is not uncached[1][0].chunk
-    assert len({tuple((hit.chunk.id, hit.chunk.text, hit.score) for hit in found) for found in uncached + cached}) == 1
+async def test_what_the_shards_are_asked_carries_everything_that_the_call_says() -> None:
+    on = bench(many_rows(5))
+    seen_by = Visibility(principals=frozenset({"user:ann"}))
+    await on.run(
+        SearchCall(vector=RAW, ef_search=7, nprobe=8, exact=True, visibility=seen_by, at_least={1: 9}, allow_partial=True)
+    )
+    [([query], at_least, allow_partial)] = on.gatherer.gathers
+    assert (query.ef_search, query.nprobe, query.exact, query.visibility) == (7, 8, True, seen_by)
+    assert (at_least, allow_partial) == ({1: 9}, True)
 
 
-async def test_a_chunk_that_is_rewritten_all_the_time_is_found_all_the_time(core: Core) -> None:
-    async def rewrite() -> None:
-        for version in range(60):
-            await core.ingest.upsert_chunks(VECTORS, [Chunk(id="same", text=f"v{version}", vector=vector(1, 0, 0))])
-
-    await core.ingest.upsert_chunks(VECTORS, [Chunk(id="same", text="first", vector=vector(1, 0, 0))])
-    rewriting = asyncio.create_task(rewrite())
-    searches = 0
-    while not rewriting.done():
-        found = await core.search.search(VECTORS, Query(vector=vector(1, 0, 0), top_k=3))
-        assert [hit.chunk.id for hit in found] == ["same"]
-        searches += 1
-    await rewriting
-    assert searches > 10
+async def test_shards_that_are_missing_are_told() -> None:
+    on = bench(many_rows(20))
+    on.gatherer.missing_shards = (1,)
+    for call in (SearchCall(vector=RAW, allow_partial=True), SearchCall(vector=RAW, allow_partial=True, grouping=Grouping())):
+        assert (await on.run(call)).missing_shards == (1,)
 
 
-async def test_a_hit_that_left_the_record_is_searched_for_again_and_never_returned(core: Core) -> None:
-    class ForgetfulReader:
-        """The record just after a commit that the index has not seen: the first chunk found is gone."""
-
-        def __init__(self) -> None:
-            self.reads = 0
-
-        async def chunks_by_sequence(self, uid: int, sequences: Sequence[int]) -> list[StoredChunk]:
-            self.reads += 1
-            return [chunk for chunk in await core.store.chunks_by_sequence(uid, sequences) if chunk.id != "a"]
-
-        async def chunks_after(self, uid: int, chunk_id: str, limit: int) -> list[StoredChunk]:
-            raise NotImplementedError
-
-    reader = ForgetfulReader()
-    search = Search(
-        core.catalog, reader, core.indexes, cache=ChunkCache(0),
-        limits=SearchLimits(top_k_max=10, query_text_bytes_max=10),
-        tracer=core.provider.get_tracer("test"), capture_content=False,
-    )  # fmt: skip
-    chunks = [Chunk(id=chunk_id, text=chunk_id, vector=vector(1, 0, 0)) for chunk_id in ("a", "b")]
-    await core.ingest.upsert_chunks(VECTORS, chunks)
-    found = await search.search(VECTORS, Query(vector=vector(1, 0, 0), top_k=2))
-    assert [hit.chunk.id for hit in found] == ["b"]
-    assert reader.reads == 3
+# Batches.
 
 
-async def test_pages_of_chunks_have_each_once_in_order(core: Core) -> None:
-    await with_words(core)
-    seen, token = [], ""
-    while True:
-        page, token = await core.search.page(TEXTS, 7, token)
-        assert len(page) <= 7
-        seen += [chunk.id for chunk in page]
-        if not token:
-            break
-    assert seen == sorted(f"d{number}#0" for number in range(20))
+async def test_a_batch_embeds_its_texts_in_one_go_and_asks_the_shards_once() -> None:
+    on = bench(many_rows(40))
+    calls = [
+        SearchCall(text="one", top_k=3),
+        SearchCall(vector=RAW, top_k=2),
+        SearchCall(text="canal lock", mode=SearchMode.LEXICAL),
+        SearchCall(text="two", mode=SearchMode.HYBRID, fields=("vector",)),
+        SearchCall(text="three weir", mode=SearchMode.HYBRID, top_k=4),
+    ]
+    results = await on.search.search_many(on.collection, calls)
+    assert on.collections.embeddings.batches == [["one", "two", "three weir"]]
+    assert [len(queries) for queries, _, _ in on.gatherer.gathers] == [5]
+    assert sorted(with_vectors for _, with_vectors in on.gatherer.fetches) == [False, True]
+    for call, result in zip(calls, results, strict=True):
+        assert chunk_ids(result) == await on.ids(call)
 
 
-async def test_the_last_page_has_no_token_even_when_it_is_full(core: Core) -> None:
-    await with_words(core)
-    page, token = await core.search.page(TEXTS, 20, "")
-    assert (len(page), token) == (20, "")
+async def test_searches_that_wait_for_other_positions_are_gathered_apart() -> None:
+    on = bench(many_rows(40))
+    positions: list[dict[int, int]] = [{}, {0: 5}, {}, {0: 5}, {0: 6}]
+    calls = [SearchCall(vector=RAW, top_k=number + 1, at_least=at_least) for number, at_least in enumerate(positions)]
+    results = await on.search.search_many(on.collection, calls)
+    assert [(len(queries), at_least) for queries, at_least, _ in on.gatherer.gathers] == [(2, {}), (2, {0: 5}), (1, {0: 6})]
+    assert [len(result.chunks) for result in results] == [1, 2, 3, 4, 5]
 
 
-async def test_spans_of_a_search_hang_together(core: Core) -> None:
-    await with_words(core)
-    core.exporter.clear()
-    with core.provider.get_tracer("test").start_as_current_span("request"):
-        await core.search.search(TEXTS, Query(text="topic4", top_k=3))
-    spans = core.spans()
-    retrieval, embeddings, faiss = (spans[name] for name in ("retrieval texts", "embeddings words", "faiss.search"))
-    assert retrieval.parent == spans["request"].context
-    assert embeddings.parent == faiss.parent == retrieval.context
-    assert dict(retrieval.attributes or {}) == {
-        "gen_ai.operation.name": "retrieval",
-        "gen_ai.data_source.id": "texts",
-        "gen_ai.request.top_k": 3,
-        "penstock.hit.count": 3,
-    }
-    assert dict(faiss.attributes or {}) == {
-        "gen_ai.data_source.id": "texts",
-        "gen_ai.request.top_k": 3,
-        "penstock.hit.count": 3,
-    }
+async def test_a_fault_in_a_batch_is_told_with_its_place() -> None:
+    on = bench(many_rows(4))
+    good = SearchCall(vector=RAW)
+    for bad, field, error in (
+        (SearchCall(vector=RAW[:-4]), "requests[2].vector", DimensionMismatch),
+        (SearchCall(text="x", vector=RAW), "requests[2].vector", InvalidArgument),
+        (
+            SearchCall(vector=RAW, diversity=Diversity(relevance_weight=2)),
+            "requests[2].diversity.relevance_weight",
+            InvalidArgument,
+        ),
+        (SearchCall(vector=RAW, page_token="x"), "requests[2].page_token", InvalidArgument),
+    ):
+        with pytest.raises(error) as refused:
+            await on.search.search_many(on.collection, [good, good, bad])
+        assert [violation.field for violation in refused.value.violations] == [field]
+    assert on.gatherer.gathers == []
 
 
-async def test_searches_that_share_a_batch_keep_their_own_traces(core: Core) -> None:
-    await with_words(core)
-    core.exporter.clear()
-    tracer = core.provider.get_tracer("test")
-
-    async def request(number: int) -> None:
-        with tracer.start_as_current_span(f"request{number}"):
-            await core.search.search(TEXTS, Query(text=f"topic{number}", top_k=1))
-
-    await asyncio.gather(*(request(number) for number in range(10)))
-    finished = core.exporter.get_finished_spans()
-    assert {
-        len([span for span in finished if span.context.trace_id == trace])
-        for trace in {span.context.trace_id for span in finished}
-    } == {4}
+@pytest.mark.parametrize("count", [0, 257])
+async def test_a_batch_has_bounds(count: int) -> None:
+    on = bench(many_rows(4))
+    with pytest.raises(InvalidArgument, match="256"):
+        await on.search.search_many(on.collection, [SearchCall(vector=RAW)] * count)
 
 
-@pytest.mark.parametrize("capture", [True, False])
-async def test_texts_stand_in_spans_only_when_that_is_switched_on(tmp_path: Path, capture: bool) -> None:
-    async with running_core(tmp_path, embedder=WordEmbedder(), capture_content=capture) as core:
-        await core.catalog.create("texts", embedding_model="", dimension=0, metric=Metric.COSINE)
-        await with_words(core)
-        await core.search.search(TEXTS, Query(text="topic4", top_k=1))
-        attributes = dict(core.spans()["retrieval texts"].attributes or {})
-    everything = json.dumps([dict(span.attributes or {}) for span in core.exporter.get_finished_spans()])
-    assert ("topic4" in everything.lower()) is capture
-    if capture:
-        assert attributes["gen_ai.retrieval.query.text"] == "topic4"
-        assert json.loads(str(attributes["gen_ai.retrieval.documents"]))[0]["id"] == "d4#0"
+async def test_one_failed_search_of_a_batch_fails_it_as_itself() -> None:
+    on = bench(many_rows(40))
+
+    async def unreachable(*_: object, **__: object) -> list[None]:
+        raise Unavailable("a shard is gone")
+
+    on.gatherer.fetch = unreachable  # type: ignore[method-assign,assignment]
+    with pytest.raises(Unavailable, match="a shard is gone"):
+        await on.search.search_many(on.collection, [SearchCall(vector=RAW, diversity=Diversity())] * 3)
+
+
+# Modes.
+
+
+async def test_a_lexical_search_embeds_nothing_and_ranks_by_words() -> None:
+    on = bench(many_rows(60))
+    result = await on.run(SearchCall(text="canal lock", mode=SearchMode.LEXICAL, top_k=7))
+    expected = on.gatherer.lexical("canal lock")[:7]
+    assert chunk_ids(result) == [each.chunk.id for _, each in expected]
+    assert result.scores.tolist() == pytest.approx([score for score, _ in expected])
+    assert on.collections.embeddings.batches == []
+    assert result.lexical_scores is None
+
+
+@pytest.mark.parametrize("method", FusionMethod)
+@pytest.mark.parametrize("candidates", [None, 30])
+async def test_a_hybrid_search_fuses_the_candidates_of_both_sides(method: FusionMethod, candidates: int | None) -> None:
+    on = bench(many_rows(400))
+    fusion = Fusion(method=method, dense_weight=0.3, candidates=candidates)
+    result = await on.run(SearchCall(text="canal lock", mode=SearchMode.HYBRID, fusion=fusion, top_k=12))
+    assert chunk_ids(result) == fusion_reference(on, "canal lock", embedded("canal lock"), fusion, candidates or 100)[:12]
+    [([query], _, _)] = on.gatherer.gathers
+    assert (query.limit, query.text) == (candidates or 100, "canal lock")
+
+
+async def test_a_vector_beside_a_hybrid_text_is_used_in_place_of_the_texts_own() -> None:
+    on = bench(many_rows(100))
+    result = await on.run(SearchCall(text="canal", vector=RAW, mode=SearchMode.HYBRID, top_k=8))
+    assert chunk_ids(result) == fusion_reference(on, "canal", VECTOR, Fusion(), 100)[:8]
+    assert on.collections.embeddings.batches == []
+
+
+async def test_a_hybrid_hit_tells_both_scores_and_nan_for_the_one_it_lacks() -> None:
+    on = bench(many_rows(60))
+    result = await on.run(SearchCall(text="canal", vector=RAW, mode=SearchMode.HYBRID, top_k=60, fusion=Fusion(candidates=20)))
+    dense = {each.chunk.id: score for score, each in on.gatherer.dense(VECTOR)[:20]}
+    lexical = {each.chunk.id: score for score, each in on.gatherer.lexical("canal")[:20]}
+    assert result.dense_scores is not None
+    assert result.lexical_scores is not None
+    for name, nearness_, words_ in zip(chunk_ids(result), result.dense_scores, result.lexical_scores, strict=True):
+        assert float(nearness_) == pytest.approx(dense.get(name, np.nan), nan_ok=True, rel=1e-5)
+        assert float(words_) == pytest.approx(lexical.get(name, np.nan), nan_ok=True)
+
+
+# What cannot be.
+
+
+async def test_words_are_refused_where_they_are_not_indexed() -> None:
+    on = bench(many_rows(4), lexical=False)
+    for mode in (SearchMode.LEXICAL, SearchMode.HYBRID):
+        with pytest.raises(FailedPrecondition, match=r"lexical\.enabled"):
+            await on.run(SearchCall(text="canal", mode=mode))
+    assert len((await on.run(SearchCall(text="canal"))).chunks) == 4
+
+
+async def test_a_text_is_refused_where_nothing_embeds_but_not_by_its_words() -> None:
+    on = bench(many_rows(40), embedding_model="")
+    with pytest.raises(FailedPrecondition, match="give a vector"):
+        await on.run(SearchCall(text="canal"))
+    assert await on.ids(SearchCall(text="canal", mode=SearchMode.LEXICAL, top_k=1))
+    assert await on.ids(SearchCall(text="canal", vector=RAW, mode=SearchMode.HYBRID, top_k=1))
+
+
+async def test_reranking_is_refused_where_no_reranker_is_loaded() -> None:
+    on = bench(many_rows(4))
+    with pytest.raises(FailedPrecondition, match="no reranker"):
+        await on.run(SearchCall(text="canal", reranking=Reranking()))
+    with pytest.raises((FailedPrecondition, ModelNotFound)):
+        await on.run(SearchCall(text="canal", reranking=Reranking(model="unknown")))
+    assert on.gatherer.gathers == []

@@ -1,0 +1,109 @@
+"""What a search asks for and what it gives, as plain values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval_svc.filters import Filter
+from retrieval_svc.values import EVERYTHING, Visibility
+
+
+class SearchMode(Enum):
+    """What is searched: vectors, words, or both."""
+
+    DENSE = "dense"
+    LEXICAL = "lexical"
+    HYBRID = "hybrid"
+
+
+class FusionMethod(Enum):
+    """How a hybrid search makes one ranking of two."""
+
+    CONVEX = "convex"
+    RECIPROCAL_RANK = "reciprocal_rank"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fusion:
+    """How a hybrid search is fused; the lexical side's weight is what `dense_weight` leaves. `candidates` of each side."""
+
+    method: FusionMethod = FusionMethod.CONVEX
+    dense_weight: float = 0.5
+    rrf_k: int = 60
+    candidates: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diversity:
+    """Maximal marginal relevance: the weight of nearness against newness, and how many candidates are chosen from."""
+
+    relevance_weight: float = 0.5
+    candidates: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grouping:
+    """Hits together by document; top_k then counts documents."""
+
+    hits_per_document_max: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reranking:
+    """Candidates scored again by a cross-encoder. Empty `model`: the only one that is loaded."""
+
+    model: str = ""
+    candidates: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchCall:
+    """One search. `vector` is little-endian float32; `at_least` has the position that each shard must have reached.
+
+    `fields` are parts of a chunk that the codec knows; none: all that a chunk is kept with. `visibility` is whose eyes it has.
+    """
+
+    text: str | None = None
+    vector: bytes | None = None
+    top_k: int = 10
+    mode: SearchMode = SearchMode.DENSE
+    filter: Filter | None = None
+    fusion: Fusion | None = None
+    score_min: float | None = None
+    diversity: Diversity | None = None
+    grouping: Grouping | None = None
+    reranking: Reranking | None = None
+    ef_search: int | None = None
+    nprobe: int | None = None
+    exact: bool = False
+    fields: tuple[str, ...] = ()
+    page_token: str = ""
+    at_least: Mapping[int, int] = field(default_factory=dict)
+    allow_partial: bool = False
+    visibility: Visibility = EVERYTHING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult:
+    """Hits, best first, as columns of equal length: encoded chunks and scores.
+
+    `dense_scores` and `lexical_scores` are there for hybrid and reranked searches, NaN where a hit has none.
+    """
+
+    chunks: Sequence[bytes]
+    scores: NDArray[np.float32]
+    dense_scores: NDArray[np.float32] | None = None
+    lexical_scores: NDArray[np.float32] | None = None
+    next_page_token: str = ""
+    missing_shards: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchLimits:
+    """How much a search may ask for. `top_k_max` bounds the hits (grouped: the documents) of all its pages together."""
+
+    top_k_max: int
+    query_text_bytes_max: int
