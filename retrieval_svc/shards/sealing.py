@@ -7,7 +7,8 @@ from pathlib import Path
 
 from retrieval_svc.shards.checkpoint import Manifest, open_segments, publish
 from retrieval_svc.shards.head import FrozenHead
-from retrieval_svc.shards.segment import SegmentEntry, write_segment
+from retrieval_svc.shards.segment import SegmentEntry
+from retrieval_svc.shards.segment_writer import write_segment
 from retrieval_svc.shards.shard_index import ShardIndex
 from retrieval_svc.shards.threads import IndexThread
 
