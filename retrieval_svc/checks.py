@@ -16,6 +16,7 @@ DOCUMENTS_MAX: Final = 1000
 CHUNKS_MAX: Final = 10_000
 DIMENSION_MAX: Final = 65_536
 ID_BYTES_MAX: Final = 256
+CHUNK_TOKENS_MIN: Final = 16
 CHUNK_ID_BYTES_MAX: Final = 512
 """Longer than a document's, because the service makes chunk ids out of those."""
 METADATA_BYTES_MAX: Final = 64 * 2**10
@@ -111,15 +112,24 @@ def text(candidate: str, field: str, bytes_max: int) -> str:
     return candidate
 
 
-def documents(candidates: Sequence[Document], text_bytes_max: int) -> None:
-    """The documents of one ingestion."""
+def documents(candidates: Sequence[Document]) -> None:
+    """How many documents one ingestion has, and that their ids differ; what each is like is for `document`."""
     _count(len(candidates), "documents", DOCUMENTS_MAX)
     _distinct([document.id for document in candidates], "documents")
-    for at, document in enumerate(candidates):
-        _id(document.id, f"documents[{at}].id", ID_BYTES_MAX)
-        text(document.text, f"documents[{at}].text", text_bytes_max)
-        _metadata(document.metadata_json, f"documents[{at}].metadata")
-        principals(document.allowed_principals, f"documents[{at}].allowed_principals")
+
+
+def document(candidate: Document, field: str, *, text_bytes_max: int, content_bytes_max: int) -> None:
+    """One document. Its text is checked when it is there, the text in its content when that was read."""
+    _id(candidate.id, f"{field}.id", ID_BYTES_MAX)
+    if candidate.text and candidate.content:
+        raise _invalid(f"{field}.content", f"give {field} a text or a content, not both")
+    if len(candidate.content) > content_bytes_max:
+        message = f"{field}.content has {len(candidate.content)} bytes, and at most {content_bytes_max} are taken; split it"
+        raise _invalid(f"{field}.content", message, limit=content_bytes_max)
+    if not candidate.content:
+        text(candidate.text, f"{field}.text", text_bytes_max)
+    _metadata(candidate.metadata_json, f"{field}.metadata")
+    principals(candidate.allowed_principals, f"{field}.allowed_principals")
 
 
 def chunks(candidates: Sequence[Chunk], text_bytes_max: int) -> None:
@@ -145,9 +155,20 @@ def principals(candidates: Sequence[str], field: str) -> None:
         _id(candidate, f"{field}[{at}]", ID_BYTES_MAX)
 
 
-def deletions(chunk_ids: Sequence[str], document_ids: Sequence[str]) -> None:
-    """The ids of one deletion. Naming one twice is no error: it is gone either way."""
-    _count(len(chunk_ids) + len(document_ids), "chunk_ids and document_ids", CHUNKS_MAX * 2)
+def splitting(tokens_max: int, overlap_tokens: int) -> None:
+    """How long chunks are, and how much each repeats of the one before it."""
+    if tokens_max < CHUNK_TOKENS_MIN:
+        message = f"chunk_tokens_max is at least {CHUNK_TOKENS_MIN}; not {tokens_max}"
+        raise _invalid("splitting.chunk_tokens_max", message, limit=CHUNK_TOKENS_MIN)
+    if not 0 <= overlap_tokens <= tokens_max // 2:
+        message = f"overlap_tokens is from 0 to half of the longest chunk, {tokens_max // 2}; not {overlap_tokens}"
+        raise _invalid("splitting.overlap_tokens", message, limit=tokens_max // 2)
+
+
+def deletions(chunk_ids: Sequence[str], document_ids: Sequence[str], *, by_filter: bool = False) -> None:
+    """The ids of one deletion, none where a filter says what goes. Naming one twice is no error: it is gone either way."""
+    if not (chunk_ids or document_ids or by_filter):
+        raise _invalid("chunk_ids", "give chunk_ids, document_ids or a filter: nothing was named to delete")
     for field, ids, bytes_max in (
         ("chunk_ids", chunk_ids, CHUNK_ID_BYTES_MAX),
         ("document_ids", document_ids, ID_BYTES_MAX),

@@ -1,177 +1,303 @@
-"""Writes: validate -> split -> embed -> commit -> index. A write that is acknowledged is durable and can be found."""
+"""Writes: validate -> extract -> split -> embed -> commit -> offer. Acknowledged means durable, and searchable here.
 
-import asyncio
-from collections.abc import Callable, Iterator, Sequence
+The record orders the writes of a collection; nothing is locked in this process. A write commits to the record, hands what it
+did to the shards that lie on this node, and waits until searches of those see it. Other nodes follow the log; a search there
+that carries the write's token waits for it.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
 
 import numpy as np
 from opentelemetry.trace import Span, Tracer
 
 from penstock import semconv
-from penstock.errors import CollectionNotFound, InvalidArgument, Overloaded
+from penstock.errors import InvalidArgument, Overloaded, PenstockError
 from retrieval_svc import checks
-from retrieval_svc.search.cache import ChunkCache
-from retrieval_svc.catalog import Catalog, OpenCollection
-from retrieval_svc.ingest.chunking import Tokenise, split_text
-from retrieval_svc.shards.indexing import Indexes
+from retrieval_svc.consistency import merged
+from retrieval_svc.filters import Filter
+from retrieval_svc.ingest.ports import ChangeLog, Collections, Embeddings, Followers, Matcher
+from retrieval_svc.ingest.preparing import Cutting, Preparation, Prepared, content_hash, cutting
+from retrieval_svc.ingest.splitting import Splitting
+from retrieval_svc.ingest.streaming import Item, ItemError, Streamed, StreamLimits, Written, ingest_stream
 from retrieval_svc.unbroken import unbroken
-from retrieval_svc.values import Chunk, Commit, Document, Matrix, StoredChunk, WriteBatch
-
-
-class ChangeLog(Protocol):
-    """Where writes are recorded, in order."""
-
-    async def commit(self, uid: int, batch: WriteBatch) -> Commit:
-        """Makes the batch durable with the next sequence numbers of its collection, as a whole or not at all."""
-        ...
+from retrieval_svc.values import EVERYTHING, Chunk, Collection, Commit, Document, Matrix, Sequences, Visibility, WriteBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestLimits:
-    """How much of a write is taken on, and how documents are split."""
+    """How much of a write is taken on, and how documents are split that do not say."""
 
     writes_max: int
     chunk_text_bytes_max: int
     document_text_bytes_max: int
-    chunk_tokens_max: int
-    chunk_overlap_tokens: int
+    document_content_bytes_max: int
+    splitting: Splitting
+    stream: StreamLimits = field(default_factory=StreamLimits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deleted:
+    """What became of a deletion."""
+
+    deleted_count: int = 0
+    positions: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """Where documents go, and how they are split on the way."""
+
+    collection: Collection
+    embeddings: Embeddings
+    how: Cutting
 
 
 class Ingest:
-    """Stores and deletes chunks. `stop` asks the process to leave: it starts again with indexes rebuilt from the record."""
+    """Stores and deletes chunks."""
 
     def __init__(
         self,
-        catalog: Catalog,
+        collections: Collections,
         log: ChangeLog,
-        indexes: Indexes,
+        shards: Followers,
+        matcher: Matcher,
         *,
-        cache: ChunkCache,
+        preparation: Preparation,
         limits: IngestLimits,
         tracer: Tracer,
-        stop: Callable[[str], None],
     ) -> None:
-        self._catalog = catalog
+        self._collections = collections
         self._log = log
-        self._indexes = indexes
-        self._cache = cache
+        self._shards = shards
+        self._matcher = matcher
+        self._preparation = preparation
         self._limits = limits
         self._tracer = tracer
-        self._stop = stop
         self._writes = 0
 
-    async def ingest_documents(self, name: str, documents: Sequence[Document]) -> int:
-        """Splits, embeds and stores documents, each in place of all its former chunks; the number of chunks stored."""
-        checks.documents(documents, self._limits.document_text_bytes_max)
-        entry = self._catalog.find(name)
-        embeddings = self._catalog.embeddings_for(entry.spec)
-        with self._write(entry) as span:
-            chunks = await asyncio.to_thread(self._split, documents, embeddings.token_spans, embeddings.model.window_tokens)
-            vectors = await embeddings.texts([chunk.text for chunk in chunks])
-            ids = tuple(document.id for document in documents)
-            batch = WriteBatch(chunks=chunks, vectors=vectors, delete_document_ids=ids)
-            commit = await self._apply(entry, batch)
-            span.set_attribute(semconv.PENSTOCK_BATCH_SIZE, len(commit.stored))
-            return len(commit.stored)
+    async def ingest_documents(self, name: str, documents: Sequence[Document], splitting: Splitting) -> Written:
+        """Stores documents, each in place of all its former chunks; all of them or none.
 
-    async def upsert_chunks(self, name: str, chunks: Sequence[Chunk]) -> int:
-        """Stores ready chunks, embedding those without a vector; their number."""
+        Those that are stored already exactly as they come are left alone. Raises InvalidArgument and what is below it.
+        """
+        checks.documents(documents)
+        for at, document in enumerate(documents):
+            self._check(document, f"documents[{at}]")
+        target = await self._target(name, splitting)
+        with self._write(target.collection) as span:
+            written, prepared = await self._prepare(target, documents)
+            ready = [_or_raise(each) for each in prepared]
+            if sum(len(each.chunks) for each in ready) > checks.CHUNKS_MAX:
+                message = f"these documents are more than {checks.CHUNKS_MAX} chunks; ingest fewer of them in one call"
+                raise InvalidArgument(message, metadata={"limit": str(checks.CHUNKS_MAX)})
+            written += await self._store(target, ready)
+            span.set_attribute(semconv.PENSTOCK_BATCH_SIZE, written.chunk_count)
+            return written
+
+    async def ingest_stream(self, name: str, messages: AsyncIterator[Sequence[Item]], splitting: Splitting) -> Streamed:
+        """Stores documents as they come. Raises what is no single document's fault, with what is stored in the metadata."""
+        target = await self._target(name, splitting)
+
+        async def store(batch: Sequence[tuple[int, Document]]) -> tuple[Written, Sequence[ItemError]]:
+            return await self._store_batch(target, batch)
+
+        with self._write(target.collection) as span:
+            streamed = await ingest_stream(messages, store, self._limits.stream)
+            span.set_attribute(semconv.PENSTOCK_BATCH_SIZE, streamed.written.chunk_count)
+            return streamed
+
+    async def upsert_chunks(self, name: str, chunks: Sequence[Chunk]) -> Written:
+        """Stores ready chunks, embedding those without a vector."""
         checks.chunks(chunks, self._limits.chunk_text_bytes_max)
-        entry = self._catalog.find(name)
-        with self._write(entry) as span:
-            batch = WriteBatch(chunks=tuple(chunks), vectors=await self._vectors(entry, chunks))
-            commit = await self._apply(entry, batch)
-            span.set_attribute(semconv.PENSTOCK_BATCH_SIZE, len(commit.stored))
-            return len(commit.stored)
+        collection = await self._collections.find(name)
+        with self._write(collection) as span:
+            batch = WriteBatch(chunks=tuple(chunks), vectors=await self._vectors(collection, chunks))
+            commit = await self._apply(collection, batch)
+            span.set_attribute(semconv.PENSTOCK_BATCH_SIZE, len(chunks))
+            return Written(chunk_count=len(chunks), positions=commit.positions)
 
-    async def delete_chunks(self, name: str, chunk_ids: Sequence[str], document_ids: Sequence[str]) -> int:
-        """Deletes chunks by id and by document; the number of those that existed."""
-        checks.deletions(chunk_ids, document_ids)
-        entry = self._catalog.find(name)
-        with self._write(entry):
-            batch = WriteBatch(
-                vectors=np.empty((0, entry.spec.dimension), dtype=np.float32),
-                delete_chunk_ids=tuple(chunk_ids),
-                delete_document_ids=tuple(document_ids),
-            )
-            return (await self._apply(entry, batch)).deleted_count
+    async def delete_chunks(
+        self,
+        name: str,
+        chunk_ids: Sequence[str],
+        document_ids: Sequence[str],
+        filter_: Filter | None = None,
+        visibility: Visibility = EVERYTHING,
+    ) -> Deleted:
+        """Deletes chunks by id, by document, and all that match a filter among those that were stored when the call began."""
+        checks.deletions(chunk_ids, document_ids, by_filter=filter_ is not None)
+        collection = await self._collections.find(name)
+        with self._write(collection):
+            rows: Mapping[int, Sequences] = {}
+            if filter_ is not None:
+                at_least = await self._log.positions(collection.uid)
+                rows = await self._matcher.match(collection, filter_, visibility, at_least=at_least)
+            nothing = np.empty((0, collection.spec.dimension), dtype=np.float32)
+            named = WriteBatch(vectors=nothing, delete_chunk_ids=tuple(chunk_ids), delete_document_ids=tuple(document_ids))
+            batches = [named] if chunk_ids or document_ids else []
+            batches += [WriteBatch(vectors=nothing, delete_rows=part) for part in _parts(rows)]
+            return await self._delete(collection, batches)
 
     @contextmanager
-    def _write(self, entry: OpenCollection) -> Iterator[Span]:
+    def _write(self, collection: Collection) -> Iterator[Span]:
         """A place among the writes in progress, and the write's span."""
         if self._writes >= self._limits.writes_max:
-            message = f"{self._writes} writes are in progress already"
+            message = f"{self._writes} writes are in progress already; try again in a moment, or send larger batches"
             raise Overloaded(message, metadata={"limit": str(self._limits.writes_max)}, retry_after_s=1.0)
         self._writes += 1
         try:
-            attributes = {semconv.GEN_AI_DATA_SOURCE_ID: entry.spec.id}
-            with self._tracer.start_as_current_span(f"write {entry.spec.id}", attributes=attributes) as span:
+            attributes = {semconv.GEN_AI_DATA_SOURCE_ID: collection.spec.id}
+            with self._tracer.start_as_current_span(f"write {collection.spec.id}", attributes=attributes) as span:
                 yield span
         finally:
             self._writes -= 1
 
-    def _split(self, documents: Sequence[Document], tokenise: Tokenise, window_tokens: int) -> tuple[Chunk, ...]:
-        chunks: list[Chunk] = []
-        for document in documents:
-            pieces = split_text(
-                document.text,
-                tokenise,
-                tokens_max=min(self._limits.chunk_tokens_max, window_tokens),
-                overlap_tokens=min(self._limits.chunk_overlap_tokens, window_tokens // 2),
-            )
-            chunks += [_chunk_of(document, number, piece) for number, piece in enumerate(pieces)]
-            if len(chunks) > checks.CHUNKS_MAX:
-                message = f"these documents are more than {checks.CHUNKS_MAX} chunks; ingest fewer of them in one call"
-                raise InvalidArgument(message, metadata={"limit": str(checks.CHUNKS_MAX)})
-        return tuple(chunks)
+    async def _target(self, name: str, splitting: Splitting) -> _Target:
+        collection = await self._collections.find(name)
+        embeddings = self._collections.embeddings_for(collection.spec)
+        model = embeddings.model
+        how = cutting(
+            splitting,
+            window_tokens=model.window_tokens,
+            fingerprint=model.fingerprint,
+            defaults=self._limits.splitting,
+        )
+        return _Target(collection=collection, embeddings=embeddings, how=how)
 
-    async def _vectors(self, entry: OpenCollection, chunks: Sequence[Chunk]) -> Matrix:
+    def _check(self, document: Document, field_: str) -> None:
+        text_max, content_max = self._limits.document_text_bytes_max, self._limits.document_content_bytes_max
+        checks.document(document, field_, text_bytes_max=text_max, content_bytes_max=content_max)
+
+    async def _prepare(
+        self, target: _Target, documents: Sequence[Document]
+    ) -> tuple[Written, list[Prepared | tuple[Document, PenstockError]]]:
+        """What is stored already, and the rest ready to be stored or with what is wrong with it."""
+        hashed = [(document, content_hash(document, target.how)) for document in documents]
+        uid = target.collection.uid
+        records = await self._log.documents_by_id(uid, [document.id for document in documents])
+        known = {record.id: record.content_hash for record in records}
+        fresh = [(document, digest) for document, digest in hashed if known.get(document.id) != digest]
+        same = len(documents) - len(fresh)
+        # They may have been stored on another node a moment ago: the answer's token is to cover that.
+        positions = await self._log.positions(uid) if same else {}
+        await self._shards.visible(uid, positions)
+        prepared = await self._preparation.prepare(fresh, target.how, target.embeddings.token_spans) if fresh else []
+        outcomes: list[Prepared | tuple[Document, PenstockError]] = [
+            (document, each) if isinstance(each, PenstockError) else each
+            for (document, _), each in zip(fresh, prepared, strict=True)
+        ]
+        return Written(unchanged_count=same, positions=positions), outcomes
+
+    async def _store_batch(self, target: _Target, batch: Sequence[tuple[int, Document]]) -> tuple[Written, list[ItemError]]:
+        """Stores what can be stored of a stream's batch."""
+        errors: list[ItemError] = []
+        places = {document.id: index for index, document in batch}
+
+        def refuse(document: Document, error: PenstockError) -> None:
+            errors.append(ItemError(index=places[document.id], document_id=document.id, error=error))
+
+        checked = []
+        for _, document in batch:
+            try:
+                self._check(document, "document")
+                checked.append(document)
+            except InvalidArgument as error:
+                refuse(document, error)
+        written, prepared = await self._prepare(target, checked)
+        for each in prepared:
+            if isinstance(each, tuple):
+                refuse(*each)
+        for group in _groups([each for each in prepared if isinstance(each, Prepared)]):
+            written += await self._store(target, group)
+        return written, errors
+
+    async def _store(self, target: _Target, prepared: Sequence[Prepared]) -> Written:
+        if not prepared:
+            return Written()
+        chunks = tuple(chunk for each in prepared for chunk in each.chunks)
+        batch = WriteBatch(
+            chunks=chunks,
+            vectors=await _embed(target.embeddings, [chunk.text for chunk in chunks]),
+            delete_document_ids=tuple(each.record.id for each in prepared),
+            documents=tuple(each.record for each in prepared),
+        )
+        commit = await self._apply(target.collection, batch)
+        return Written(document_count=len(prepared), chunk_count=len(chunks), positions=commit.positions)
+
+    async def _vectors(self, collection: Collection, chunks: Sequence[Chunk]) -> Matrix:
         """A vector for each chunk: the caller's own, checked, or the model's."""
-        matrix = np.empty((len(chunks), entry.spec.dimension), dtype=np.float32)
+        matrix = np.empty((len(chunks), collection.spec.dimension), dtype=np.float32)
         given = [at for at, chunk in enumerate(chunks) if chunk.vector]
         missing = [at for at, chunk in enumerate(chunks) if not chunk.vector]
         if given:
             raw = [chunks[at].vector for at in given]
             fields = (f"chunks[{at}].vector" for at in given)
-            matrix[given] = checks.vectors(raw, fields, dimension=entry.spec.dimension, metric=entry.spec.metric)
-        if missing:
-            embeddings = self._catalog.embeddings_for(entry.spec)
-            matrix[missing] = await embeddings.texts([chunks[at].text for at in missing])
+            vectors = checks.vectors(raw, fields, dimension=collection.spec.dimension, metric=collection.spec.metric)
+            if not missing:
+                return vectors
+            matrix[given] = vectors
+        embeddings = self._collections.embeddings_for(collection.spec)
+        matrix[missing] = await _embed(embeddings, [chunks[at].text for at in missing])
         return matrix
 
-    async def _apply(self, entry: OpenCollection, batch: WriteBatch) -> Commit:
-        """Commits and indexes. One write of a collection at a time, so that the index sees them in the record's order."""
-        async with entry.write_lock:
-            if not self._catalog.is_open(entry):
-                message = f"the collection {entry.spec.id!r} was deleted meanwhile"
-                raise CollectionNotFound(message, metadata={"collection": entry.spec.id})
-            return await unbroken(self._commit(entry, batch))
+    async def _delete(self, collection: Collection, batches: Sequence[WriteBatch]) -> Deleted:
+        """Deletes part by part, so that no transaction holds a shard for long."""
+        deleted = Deleted()
+        for batch in batches:
+            try:
+                commit = await self._apply(collection, batch)
+            except PenstockError as error:
+                raise error.located(deleted_count=str(deleted.deleted_count)) from None
+            positions = merged(deleted.positions, commit.positions)
+            deleted = Deleted(deleted_count=deleted.deleted_count + commit.deleted_count, positions=positions)
+        return deleted
 
-    async def _commit(self, entry: OpenCollection, batch: WriteBatch) -> Commit:
-        commit = await self._log.commit(entry.uid, batch)
-        for chunk, sequence in zip(batch.chunks, commit.stored.tolist(), strict=True):
-            self._cache.put((entry.uid, sequence), _stored(chunk, sequence))  # What was just written is soon looked for.
+    async def _apply(self, collection: Collection, batch: WriteBatch) -> Commit:
+        """Commits, also when the caller leaves meanwhile, and waits until searches here see it."""
+        commit = await unbroken(self._commit(collection.uid, batch))
         try:
-            await self._indexes.apply(entry.uid, removed=commit.removed, stored=commit.stored, vectors=batch.vectors)
-        except Exception as error:
-            # The record has what the index has not, and nothing but a rebuild brings them together again.
-            self._stop(f"the index of {entry.spec.id} could not follow the record: {error!r}")
-            raise
-        entry.count(commit.chunk_count)
+            await self._shards.visible(collection.uid, commit.positions)
+        except PenstockError as error:
+            raise error.located(durable="true") from None
+        return commit
+
+    async def _commit(self, uid: int, batch: WriteBatch) -> Commit:
+        commit = await self._log.commit(uid, batch)
+        self._shards.offer(uid, commit.changes)
         return commit
 
 
-def _stored(chunk: Chunk, sequence: int) -> StoredChunk:
-    return StoredChunk(
-        sequence=sequence,
-        id=chunk.id,
-        document_id=chunk.document_id,
-        text=chunk.text,
-        metadata_json=chunk.metadata_json,
-    )
+async def _embed(embeddings: Embeddings, texts: Sequence[str]) -> Matrix:
+    """A vector for each text. What comes again, such as a notice at the foot of every page, is embedded once."""
+    distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    vectors = await embeddings.texts(list(distinct))
+    return vectors if len(distinct) == len(texts) else vectors[[distinct[text] for text in texts]]
 
 
-def _chunk_of(document: Document, number: int, text: str) -> Chunk:
-    return Chunk(id=f"{document.id}#{number}", document_id=document.id, text=text, metadata_json=document.metadata_json)
+def _or_raise(outcome: Prepared | tuple[Document, PenstockError]) -> Prepared:
+    if isinstance(outcome, tuple):
+        raise outcome[1]
+    return outcome
+
+
+def _groups(prepared: Sequence[Prepared]) -> Iterator[list[Prepared]]:
+    """Documents of at most CHUNKS_MAX chunks together."""
+    group: list[Prepared] = []
+    count = 0
+    for each in prepared:
+        if group and count + len(each.chunks) > checks.CHUNKS_MAX:
+            yield group
+            group, count = [], 0
+        group.append(each)
+        count += len(each.chunks)
+    if group:
+        yield group
+
+
+def _parts(rows: Mapping[int, Sequences]) -> Iterator[dict[int, Sequences]]:
+    """Rows of one shard each, at most CHUNKS_MAX."""
+    for shard, sequences in sorted(rows.items()):
+        for first in range(0, len(sequences), checks.CHUNKS_MAX):
+            yield {shard: sequences[first : first + checks.CHUNKS_MAX]}
