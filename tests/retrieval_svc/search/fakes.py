@@ -118,7 +118,9 @@ class FakeGatherer:
         by_key = {(row.shard, row.sequence): row for row in self.rows if row.sequence not in hidden}
         found = [by_key.get(key) for key in zip(shards.tolist(), sequences.tolist(), strict=True)]
         return [
-            each and FetchedRow(chunk=self.codec.encode(each.chunk), vector=each.vector if with_vectors else None)
+            None
+            if each is None
+            else FetchedRow(chunk=self.codec.encode(each.chunk), vector=each.vector if with_vectors else None)
             for each in found
         ]
 
@@ -253,7 +255,7 @@ def many_rows(count: int, *, documents: int = 0, seed: int = 1) -> list[Row]:
     return [
         row(
             number,
-            random.standard_normal(DIMENSION),
+            random.standard_normal(DIMENSION).astype(np.float32),
             text=" ".join(random.choice(TOPICS, size=3)) + f" n{number}",
             document_id=f"d{random.integers(documents)}" if documents else "",
         )

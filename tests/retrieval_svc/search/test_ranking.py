@@ -30,7 +30,7 @@ def mmr_reference(
     while len(chosen) < min(count, len(pool)):
         left = [place for place in range(len(pool)) if place not in chosen]
         gains = [
-            weight * score[place]
+            weight * relevance[place]
             - (1 - weight) * max(nearness(metric, vectors[pool[place]], vectors[pool[other]]) for other in chosen)
             for place in left
         ]
