@@ -39,15 +39,23 @@ SERVICE_CONFIG: Final = json.dumps(
         "healthCheckConfig": {"serviceName": ""},
     }
 )
+SERVICE_CONFIG_WITHOUT_RETRIES: Final = json.dumps(
+    {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
+)
 
 
-def open_channel(target: str, *, tracer_provider: trace.TracerProvider, message_bytes_max: int) -> grpc.aio.Channel:
-    """A channel to `target`, such as "dns:///penstock-retrieval:50051" or "127.0.0.1:50051". The caller closes it."""
+def open_channel(
+    target: str, *, tracer_provider: trace.TracerProvider, message_bytes_max: int, retries: bool = True
+) -> grpc.aio.Channel:
+    """A channel to `target`, such as "dns:///penstock-retrieval:50051" or "127.0.0.1:50051". The caller closes it.
+
+    `retries`: not for a caller who has another replica to turn to, and must hear of a failure at once.
+    """
     tracer = tracer_provider.get_tracer("penstock.channel", penstock.__version__)
     return grpc.aio.insecure_channel(
         target,
         options=[
-            ("grpc.service_config", SERVICE_CONFIG),
+            ("grpc.service_config", SERVICE_CONFIG if retries else SERVICE_CONFIG_WITHOUT_RETRIES),
             ("grpc.enable_retries", 1),
             ("grpc.max_receive_message_length", message_bytes_max),
             ("grpc.max_send_message_length", message_bytes_max),
