@@ -16,7 +16,7 @@ from retrieval_svc.cluster.shard_messages import (
     matched_from,
     search_request_to,
 )
-from retrieval_svc.filter_messages import filter_to
+from retrieval_svc.filter_messages import filter_message
 from retrieval_svc.filters import Filter
 from retrieval_svc.values import FetchedRows, MatchedRows, Sequences, ShardAnswer, ShardQuery, Visibility
 
@@ -39,13 +39,15 @@ class RemoteNode:
         self.address = address
         self._timeout_s = timeout_s
         self._metadata = tuple(metadata)
-        self._channel = open_channel(address, tracer_provider=tracer_provider, message_bytes_max=message_bytes_max)
+        self._channel = open_channel(
+            address, tracer_provider=tracer_provider, message_bytes_max=message_bytes_max, retries=False
+        )
         self._stub = ShardServiceStub(self._channel)  # type: ignore[no-untyped-call]  # Generated.
 
     async def search(self, uid: int, shards: Mapping[int, int], queries: Sequence[ShardQuery], /) -> list[ShardAnswer]:
         """The port's search. Raises Unavailable for an answer that is not about what was asked."""
         request = search_request_to(uid, shards, queries)
-        with rpc_errors(self.address):
+        with rpc_errors("retrieval"):
             response: pb.SearchShardsResponse = await self._stub.SearchShards(
                 request, timeout=remaining_s(self._timeout_s), metadata=self._metadata
             )
@@ -58,7 +60,7 @@ class RemoteNode:
     async def fetch(self, uid: int, shard: int, at_least: int, sequences: Sequences, /, *, with_vectors: bool) -> FetchedRows:
         """The port's fetch."""
         request = fetch_request_to(uid, shard, at_least, sequences, with_vectors=with_vectors)
-        with rpc_errors(self.address):
+        with rpc_errors("retrieval"):
             response = await self._stub.FetchRows(request, timeout=remaining_s(self._timeout_s), metadata=self._metadata)
         return fetched_from(response, with_vectors=with_vectors)
 
@@ -67,11 +69,11 @@ class RemoteNode:
         request = pb.MatchRowsRequest(
             collection_uid=uid,
             shard=pb.ShardPosition(shard=shard, sequence=at_least),
-            filter=filter_to(filter_),
+            filter=filter_message(filter_),
             principals=visibility.principals,
             sees_everything=visibility.principals is None,
         )
-        with rpc_errors(self.address):
+        with rpc_errors("retrieval"):
             response = await self._stub.MatchRows(request, timeout=remaining_s(self._timeout_s), metadata=self._metadata)
         return matched_from(response)
 

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 _SMOOTHING: Final = 0.3
 """Share of a new latency in the average."""
-_FORGET_S: Final = 10.0
+_FORGET_S: Final = 1.0
 """Time in which an average falls by half while nobody asks: one bad moment must not keep a replica out for good."""
 _LATENCY_MIN_S: Final = 0.001
 """Below this replicas count as equally fast, and so does one that was never asked."""
@@ -50,10 +50,13 @@ class Replica:
         self._latency_s = 0.0
         self._measured_at = 0.0
 
-    def load(self, now: float) -> float:
-        """About how long another call would take: average latency times the calls that it would be among."""
-        forgotten = math.exp2((self._measured_at - now) / _FORGET_S)
-        return max(_LATENCY_MIN_S, self._latency_s * forgotten) * (self.outstanding + 1)
+    def load(self, now: float) -> tuple[int, int, int]:
+        """Orders replicas by calls in flight, then by latency (equal within a factor of 2), then by calls so far.
+
+        Calls in flight come first, because a slow replica has more of them by itself, and they are never out of date.
+        """
+        forgotten = self._latency_s * math.exp2((self._measured_at - now) / _FORGET_S)
+        return self.outstanding, int(math.log2(max(_LATENCY_MIN_S, forgotten) / _LATENCY_MIN_S)), self.call_count
 
     def is_aside(self, now: float) -> bool:
         """Whether it is to be left alone; while it is on probation, one call at a time is let through."""
@@ -130,7 +133,7 @@ class Replicas:
         usable = [replica for replica in left if not replica.is_aside(now)]
         if not usable:
             return min(left, key=lambda replica: replica.aside_until) if aside_too else None
-        return min(usable, key=lambda replica: (replica.load(now), replica.call_count))
+        return min(usable, key=lambda replica: replica.load(now))
 
     def failed(self, replica: Replica, error: PenstockError, began: float, *, waits: bool) -> None:
         """Judges a failure of a call.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from penstock.errors import MalformedRequest
 from penstock.retrieval.v1 import shard_pb2 as pb
-from retrieval_svc.filter_messages import filter_from, filter_to
+from retrieval_svc.filter_messages import filter_from, filter_message
 from retrieval_svc.values import (
     EVERYTHING,
     FetchedRows,
@@ -131,7 +131,7 @@ def _query_to(query: ShardQuery) -> pb.ShardQuery:
         vector=None if query.vector is None else _bytes(query.vector, _FLOAT32),
         text=query.text,
         limit=query.limit,
-        filter=None if query.filter is None else filter_to(query.filter),
+        filter=None if query.filter is None else filter_message(query.filter),
         principals=principals,
         sees_everything=principals is None,
         ef_search=query.ef_search,
