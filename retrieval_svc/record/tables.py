@@ -41,6 +41,7 @@ metadata = MetaData(
 )
 # Pages follow the order of ids, so ids are ordered by their bytes in every database.
 Id = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+Json = JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 
 def _shard_key() -> tuple[Column[Any], ...]:
@@ -60,8 +61,8 @@ collections = Table(
     Column("dimension", Integer, nullable=False),
     Column("metric", Text, nullable=False),
     # What these do not say is as IndexConfig and LexicalConfig have it.
-    Column("index_config", JSON, nullable=False, server_default=text("'{}'")),
-    Column("lexical_config", JSON, nullable=False, server_default=text("'{}'")),
+    Column("index_config", Json, nullable=False, server_default=text("'{}'")),
+    Column("lexical_config", Json, nullable=False, server_default=text("'{}'")),
     Column("shard_count", Integer, nullable=False, server_default=text("1")),
     sqlite_autoincrement=True,  # So that a uid is never given out again.
 )

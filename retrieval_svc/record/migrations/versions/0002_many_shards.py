@@ -11,11 +11,12 @@ revision = "0002"
 down_revision = "0001"
 
 _ID = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+_JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 
 def upgrade() -> None:
     for column in ("index_config", "lexical_config"):
-        op.add_column("collections", sa.Column(column, sa.JSON, nullable=False, server_default=sa.text("'{}'")))
+        op.add_column("collections", sa.Column(column, _JSON, nullable=False, server_default=sa.text("'{}'")))
     op.add_column("collections", sa.Column("shard_count", sa.Integer, nullable=False, server_default=sa.text("1")))
     op.add_column("shards", sa.Column("trimmed_through", sa.BigInteger, nullable=False, server_default=sa.text("0")))
     op.add_column("chunks", sa.Column("allowed_principals", sa.Text, nullable=False, server_default=sa.text("''")))
