@@ -13,7 +13,7 @@ import penstock
 from penstock.dispatcher import Dispatcher
 from penstock.errors import FailedPrecondition
 from penstock.settings import ServiceSettings
-from penstock.transcoding import Transcoder
+from penstock.transcoding import Page, Transcoder
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Longest request line and headers of one request. What comes with their beginning or end in one read is not counted."""
@@ -42,7 +42,14 @@ def listen(address: str) -> socket.socket:
 class HttpFront:
     """The HTTP server of one service."""
 
-    def __init__(self, listening: socket.socket, service: Served, settings: ServiceSettings, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self,
+        listening: socket.socket,
+        service: Served,
+        settings: ServiceSettings,
+        dispatcher: Dispatcher,
+        metrics_page: Page | None = None,
+    ) -> None:
         self._socket = listening
         host, port = listening.getsockname()[:2]
         self.address = f"{host}:{port}"
@@ -54,6 +61,7 @@ class HttpFront:
                     message_bytes_max=settings.message_bytes_max,
                     deadline_s=settings.deadline_s,
                     ready=lambda: dispatcher.ready,
+                    metrics_page=metrics_page,
                     title=f"Penstock {service.name}",
                     version=penstock.__version__,
                 ),

@@ -32,8 +32,10 @@ from penstock.grpc_front import grpc_server
 from penstock.health import Health
 from penstock.http_front import HttpFront, listen
 from penstock.interceptors import Admission, Deadline, ErrorBoundary, Tracing
+from penstock.metrics import Metering
 from penstock.settings import ServiceSettings
 from penstock.telemetry import Telemetry, configure, configure_logging
+from penstock.transcoding import Page
 
 log = logging.getLogger("penstock.server")
 
@@ -74,7 +76,7 @@ def run(service: Service) -> None:
 
 
 async def _main(service: Service, settings: ServiceSettings) -> int:
-    telemetry = configure(service.name)
+    telemetry = configure(service.name, metrics_page=settings.metrics_page)
     stop = _Stop()
     try:
         async with _serve(service, settings, telemetry, stop):
@@ -101,7 +103,11 @@ async def _serve(service: Service, settings: ServiceSettings, telemetry: Telemet
     server = grpc_server(settings, dispatcher, healthy)
     grpc_address = _bind(server, settings.grpc_address)
     await server.start()
-    http = HttpFront(listen(settings.http_address), service, settings, dispatcher) if settings.http_address else None
+    http = (
+        HttpFront(listen(settings.http_address), service, settings, dispatcher, _page(telemetry))
+        if settings.http_address
+        else None
+    )
     try:
         async with stop.on_signals(), _http_serving(http):
             assembly = Assembly(settings=settings, dispatcher=dispatcher, telemetry=telemetry, stop=stop.because_of_failure)
@@ -187,9 +193,18 @@ def _settings(service: Service) -> ServiceSettings:
         sys.exit(2)
 
 
+def _page(telemetry: Telemetry) -> Page | None:
+    exposition = telemetry.metrics_page
+    if exposition is None:
+        return None
+    return lambda accept: asyncio.to_thread(exposition, accept)
+
+
 def _dispatcher(service: Service, settings: ServiceSettings, telemetry: Telemetry) -> Dispatcher:
     tracing = Tracing(telemetry.tracer("server"), records_unasked=telemetry.records_unasked)
-    return Dispatcher(service.rpc_services, (tracing, ErrorBoundary(), Admission(settings.concurrency_max), Deadline()))
+    metering = Metering(telemetry.meter("server"))
+    admission = Admission(settings.concurrency_max)
+    return Dispatcher(service.rpc_services, (tracing, metering, ErrorBoundary(), admission, Deadline()))
 
 
 def _bind(server: grpc.aio.Server, address: str) -> str:

@@ -1,7 +1,8 @@
-"""Traces and logs of a process. Standard OTEL_* variables keep their meaning.
+"""Traces, metrics and logs of a process. Standard OTEL_* variables keep their meaning.
 
-Spans are exported over OTLP/gRPC when OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT) is set. Without it nothing is
-recorded, but every request still has a trace id, which is propagated and logged.
+Spans and metrics are exported over OTLP/gRPC when OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT, ..._METRICS_ENDPOINT) is
+set. Without it no span is recorded, but every request still has a trace id, which is propagated and logged; metrics are kept
+all the same, for the page that Prometheus reads.
 """
 
 import json
@@ -9,36 +10,47 @@ import logging
 import os
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from opentelemetry import trace
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
 import penstock
 from penstock.errors import FailedPrecondition
+from penstock.metrics import Exposition, meter_provider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telemetry:
-    """What a process traces with. `capture_content` says whether prompts, answers and passages may stand in spans."""
+    """What a process traces and counts with. `capture_content` says whether prompts, answers and passages may be in spans."""
 
     tracer_provider: TracerProvider
     capture_content: bool = False
     records_unasked: bool = True
     """Whether calls are recorded whose caller has not sampled them."""
+    meter_provider: metrics.MeterProvider = field(default_factory=metrics.NoOpMeterProvider)
+    metrics_page: Exposition | None = None
+    """What Prometheus reads; None: it is off."""
 
     def tracer(self, name: str) -> trace.Tracer:
         """The tracer of one of our modules."""
         return self.tracer_provider.get_tracer(f"penstock.{name}", penstock.__version__)
 
+    def meter(self, name: str) -> metrics.Meter:
+        """The meter of one of our modules. Callbacks of observable instruments run in threads of the readers."""
+        return self.meter_provider.get_meter(f"penstock.{name}", penstock.__version__)
+
     def shutdown(self) -> None:
         """Sends what is still waiting."""
         self.tracer_provider.shutdown()
+        if isinstance(self.meter_provider, MeterProvider):
+            self.meter_provider.shutdown()
 
 
-def configure(service: str) -> Telemetry:
+def configure(service: str, *, metrics_page: bool = False) -> Telemetry:
     """The telemetry of the process that is the service `service`, by the OTEL_* variables.
 
     Raises FailedPrecondition when they ask for a protocol that is not built in.
@@ -48,10 +60,13 @@ def configure(service: str) -> Telemetry:
     provider = TracerProvider(resource=_resource(service)) if exporter else _silent_provider(service)
     if exporter:
         provider.add_span_processor(exporter)
+    meters, page = meter_provider(_resource(service), page=metrics_page, traces=exporter is not None)
     return Telemetry(
         tracer_provider=provider,
         capture_content=capture in {"true", "1", "span", "span_only", "span_and_event"},
         records_unasked=exporter is not None,
+        meter_provider=meters,
+        metrics_page=page,
     )
 
 

@@ -4,16 +4,15 @@ A call that is neither recorded here nor sampled by its caller needs no span: it
 passed on. The SDK's way to that (extract, sample, start) costs about 30 microseconds a call, this one 5.
 """
 
+import random
 import re
 from collections.abc import Mapping
 from typing import Final
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind
 
-_IDS: Final = RandomIdGenerator()
 _UNSAMPLED: Final = re.compile("00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-00")
 """W3C's traceparent header of a caller that does not record."""
 
@@ -41,9 +40,9 @@ class Spans:
         """The context of a span that nobody records. None where the caller sampled, or sent more than a plain traceparent."""
         carried = self._headers & metadata.keys()
         if not carried:
-            trace_id = _IDS.generate_trace_id()
+            trace_id = random.getrandbits(128) or 1
         elif carried == {"traceparent"} and (parent := _UNSAMPLED.fullmatch(metadata["traceparent"])):
             trace_id = int(parent[1], 16)
         else:
             return None
-        return SpanContext(trace_id, _IDS.generate_span_id(), is_remote=False)
+        return SpanContext(trace_id, random.getrandbits(64) or 1, is_remote=False)

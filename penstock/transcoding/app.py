@@ -3,7 +3,8 @@
     Transcoder -> RouteTable.find -> Binder.bind -> dispatcher.unary / .stream -> MessageRenderer / StreamAnswer
 
 It calls the dispatcher directly, in the process and on the event loop that serve gRPC, so both go through the same interceptors
-to the same servicers. Beside the methods it answers GET /healthz (the process lives), /readyz (it can serve) and /openapi.json.
+to the same servicers. Beside the methods it answers GET /healthz (the process lives), /readyz (it can serve), /openapi.json
+and, where it is given that page, /metrics.
 """
 
 import asyncio
@@ -29,13 +30,17 @@ URL_BYTES_MAX: Final = 16 * 1024
 """Longest path and query together."""
 
 
+Page = Callable[[str], Awaitable[tuple[bytes, str]]]
+"""Gives a page in the form that an Accept header asks for, and its content type."""
+
+
 class Dispatcher(Protocol):
     """Where calls go: the service's interceptors and servicers. Raises PenstockError, or CancelledError.
 
     `request` is the error itself where there was no reading a request, so that the failed call is traced like any other.
     """
 
-    async def unary(self, method: str, request: Message | PenstockError, context: HttpContext) -> Any:
+    def unary(self, method: str, request: Message | PenstockError, context: HttpContext) -> Awaitable[Any]:
         """Calls a unary method, "/package.Service/Method"."""
         ...
 
@@ -76,6 +81,7 @@ class Transcoder:
         title: str = "Penstock",
         version: str = "0",
         pool: DescriptorPool | None = None,
+        metrics_page: Page | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._message_bytes_max = message_bytes_max
@@ -85,11 +91,14 @@ class Transcoder:
         self._describe: Callable[[], Mapping[str, Any]] = lambda: openapi(services, title=title, version=version, pool=pool)
         readers, renderers = Readers(), Renderers()
         self._table = RouteTable((route, _compile(route, readers, renderers)) for route in read_routes(services, pool))
-        self._pages: Mapping[str, Callable[[Exchange], Awaitable[None]]] = {
+        self._metrics_page = metrics_page
+        self._pages: dict[str, Callable[[Exchange], Awaitable[None]]] = {
             "/healthz": self._answer_health,
             "/readyz": self._answer_readiness,
             "/openapi.json": self._answer_openapi,
         }
+        if metrics_page is not None:
+            self._pages["/metrics"] = self._answer_metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one ASGI scope. Nothing but cancellation comes out of it."""
@@ -180,6 +189,11 @@ class Transcoder:
             await exchange.answer(200, b'{"status":"ready"}')
         else:
             await exchange.answer(503, b'{"status":"not ready"}', ((b"retry-after", b"1"),))
+
+    async def _answer_metrics(self, exchange: Exchange) -> None:
+        assert self._metrics_page is not None  # noqa: S101  # Or there is no such path.
+        body, content_type = await self._metrics_page(exchange.headers.get("accept", ""))
+        await exchange.answer(200, body, content_type=content_type.encode())
 
     async def _answer_openapi(self, exchange: Exchange) -> None:
         await exchange.answer(200, self._openapi_json)

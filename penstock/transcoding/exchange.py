@@ -34,7 +34,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 _log = logging.getLogger("penstock.transcoding")
 
 _PATH_SAFE: Final = "/:@!$&'()*+,;=~"
-_JSON: Final = (b"content-type", b"application/json")
+_JSON: Final = b"application/json"
 # What `curl -d` says of any body. A browser says it too, for another site's form, but then it names that site as the origin.
 _CURLS_OWN: Final = "application/x-www-form-urlencoded"
 _SNIFFED: Final = (b"x-content-type-options", b"nosniff")
@@ -87,9 +87,10 @@ class Exchange:
         if encoding != "identity":
             raise MalformedRequest(f"content-encoding {encoding[:40]!r} is not understood; send the body as it is")
 
-    async def answer(self, status: int, body: bytes, headers: Headers = ()) -> None:
-        """The whole answer, JSON. Raises ClientLeft."""
-        await self.start(status, (_JSON, _SNIFFED, (b"content-length", str(len(body)).encode()), *headers))
+    async def answer(self, status: int, body: bytes, headers: Headers = (), *, content_type: bytes = _JSON) -> None:
+        """The whole answer, JSON unless something else is said. Raises ClientLeft."""
+        own = ((b"content-type", content_type), _SNIFFED, (b"content-length", str(len(body)).encode()))
+        await self.start(status, (*own, *headers))
         await self.write(body, more=False)
 
     async def start(self, status: int, headers: Headers) -> None:
