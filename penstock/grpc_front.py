@@ -168,7 +168,9 @@ def _guarded(parse: Callable[[bytes], Message], bytes_max: int) -> Callable[[byt
             )
         try:
             return parse(data)
-        except DecodeError:
+        except DecodeError as error:
+            if "MaxDepth" in str(error):  # Protobuf tells it apart in no other way.
+                return MalformedRequest("the request is nested too deeply: protobuf takes 100 levels")
             return MalformedRequest("the bytes are not the message that this method takes; check the proto version")
 
     return parse_or_refuse

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import descriptor_pb2
+from google.protobuf import descriptor_pb2, struct_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -36,7 +36,7 @@ from penstock.generation.v1.generation_pb2_grpc import (
     GenerationServiceStub,
     add_GenerationServiceServicer_to_server,
 )
-from penstock.grpc_front import grpc_server
+from penstock.grpc_front import _guarded, grpc_server
 from penstock.health import Health
 from penstock.interceptors import Admission, Deadline, ErrorBoundary, Tracing
 from penstock.settings import ServiceSettings
@@ -195,6 +195,21 @@ async def test_bytes_that_are_no_message_are_refused_with_a_reason(running: Runn
     call = running.channel.unary_unary(f"/{SERVICE}/Generate")
     with pytest.raises(MalformedRequest), rpc_errors("generation"):
         await call(b"\xff\xff\xff", timeout=5)
+
+
+def test_a_request_nested_deeper_than_protobuf_goes_is_told_so() -> None:
+    nested = b""
+    for _ in range(60):  # A list in a value in a list: two messages a round.
+        value = b"\x32" + _length(nested) + nested
+        nested = b"\x0a" + _length(value) + value
+    refused = _guarded(struct_pb2.ListValue.FromString, 10_000)(nested)
+    assert isinstance(refused, MalformedRequest)
+    assert "nested too deeply" in refused.message
+
+
+def _length(content: bytes) -> bytes:
+    """A length as protobuf writes it, up to 16383."""
+    return bytes([len(content)]) if len(content) < 128 else bytes([len(content) & 127 | 128, len(content) >> 7])
 
 
 async def test_calls_over_the_concurrency_limit_are_refused_at_once(running: Running) -> None:
