@@ -63,6 +63,7 @@ class Reranking:
 class SearchCall:
     """One search. `vector` is little-endian float32; `at_least` has the position that each shard must have reached.
 
+    `ef_search` and `nprobe` are left aside by an index that has no use for them, for what kind a collection has may change.
     `fields` are parts of a chunk that the codec knows; none: all that a chunk is kept with. `visibility` is whose eyes it has.
     """
 

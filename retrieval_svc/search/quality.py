@@ -20,7 +20,7 @@ _RESAMPLES: Final = 2000
 
 
 def ndcg(ranking: Sequence[str], judgements: Judgements, depth: int) -> float:
-    """Normalised discounted cumulative gain of the first `depth`: sum of relevance / log2(rank + 1), over the greatest there is.
+    """Normalised discounted cumulative gain of the first `depth`: sum of relevance / log2(rank + 1), over the greatest one.
 
     Jarvelin and Kekalainen, "Cumulated gain-based evaluation of IR techniques" (ACM TOIS 2002), with the relevance itself as
     gain, as trec_eval has it, and not 2^relevance - 1. 0 where nothing is relevant.
