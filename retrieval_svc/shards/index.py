@@ -22,7 +22,7 @@ import numpy as np
 from retrieval_svc.shards.exact import BLOCK_ROWS, Best, Rows, Scores, best_by_product, merged, ordered
 from retrieval_svc.shards.kinds import lists_for, pq_bytes_for
 from retrieval_svc.shards.selection import Selection
-from retrieval_svc.values import IndexConfig, IndexKind, Matrix, Metric
+from retrieval_svc.values import IndexConfig, IndexKind, Matrix, Metric, Vector
 
 faiss: Any = untyped_faiss  # Its own types leave out most of what is used here.
 
@@ -99,14 +99,27 @@ class FlatVectors:
             return _nothing(len(queries))
         if self._by_product and len(queries) >= PRODUCT_QUERIES_MIN:
             return best_by_product(self.view(), queries, k, rows)
-        selector = None if rows is None else faiss.IDSelectorArray(rows)
-        parameters = None if selector is None else faiss.SearchParameters(sel=selector)
+        count = len(self) if rows is None else len(rows)
+        scores, found = self._compared(queries, min(k + 1, count), rows)
+        if count > k:
+            # Of rows that tie for the last place FAISS keeps any, so those queries are done once more.
+            for at in np.flatnonzero(scores[:, k - 1] == scores[:, k]).tolist():
+                scores[at, :k], found[at, :k] = self._in_order(queries[at], k, np.arange(count) if rows is None else rows)
+        return ordered(scores[:, :k], found[:, :k])
+
+    def _compared(self, queries: Matrix, k: int, rows: Rows | None) -> Best:
+        parameters = None if rows is None else faiss.SearchParameters(sel=faiss.IDSelectorArray(rows))
         step = len(queries) if self._by_product else _L2_QUERIES_MAX
         parts = [self._index.search(queries[at : at + step], k, params=parameters) for at in range(0, len(queries), step)]
         scores, found = (np.concatenate(part) if len(parts) > 1 else part[0] for part in zip(*parts, strict=True))
-        return ordered(scores if self._by_product else -scores, found)
+        return scores if self._by_product else -scores, found
 
-    def scores(self, query: Matrix, rows: Rows) -> Scores:
+    def _in_order(self, query: Vector, k: int, rows: Rows) -> tuple[Scores, Rows]:
+        scores = np.concatenate([self.scores(query, rows[at : at + BLOCK_ROWS]) for at in range(0, len(rows), BLOCK_ROWS)])
+        first = np.argsort(-scores, kind="stable")[:k]
+        return scores[first], rows[first]
+
+    def scores(self, query: Vector, rows: Rows) -> Scores:
         """Exact scores of some rows for one query."""
         candidates = self.view()[rows]
         if not self._by_product:

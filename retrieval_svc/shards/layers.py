@@ -134,6 +134,10 @@ class Layer:
         key = (None, None) if matched.mask is None else (filter_, visibility)
         return self._with_tombstones(key, matched.mask), matched.unmet
 
+    def matches_all(self, filter_: Filter | None, visibility: Visibility) -> bool:
+        """Whether every row matches and may be seen."""
+        return self._matching(filter_, visibility).mask is None
+
     def _matching(self, filter_: Filter | None, visibility: Visibility) -> _Matched:
         key = (filter_, visibility)
         matched = self._matched.get(key)

@@ -145,23 +145,20 @@ class ShardIndex:
 
     def allowed(self, filter_: Filter | None, visibility: Visibility) -> MatchedRows | None:
         """The numbers of the rows that match and may be seen; None: all that there are."""
+        if all(layer.matches_all(filter_, visibility) for layer in self._nonempty()):
+            return None
+        return self.match(filter_, visibility)
+
+    def match(self, filter_: Filter | None, visibility: Visibility) -> MatchedRows:
+        """The numbers of all rows that match and may be seen, ascending."""
         layers = self._nonempty()
         selected = [layer.selection(filter_, visibility) for layer in layers]
-        if all(selection is None for selection, _ in selected):
-            return None
         parts = [
             layer.source.sequences if selection is None else layer.source.sequences[selection.rows]
             for layer, (selection, _) in zip(layers, selected, strict=True)
         ]
-        return MatchedRows(sequences=np.concatenate(parts), unmet=unmet_everywhere(unmet for _, unmet in selected))
-
-    def match(self, filter_: Filter | None, visibility: Visibility) -> MatchedRows:
-        """The numbers of all rows that match and may be seen, ascending."""
-        matched = self.allowed(filter_, visibility)
-        if matched is not None:
-            return matched
-        sequences = [layer.source.sequences for layer in self._nonempty()]
-        return MatchedRows(sequences=np.concatenate([np.empty(0, np.int64), *sequences]))
+        sequences = np.concatenate([np.empty(0, np.int64), *parts])
+        return MatchedRows(sequences=sequences, unmet=unmet_everywhere(unmet for _, unmet in selected))
 
     def fetch(self, sequences: Sequences, *, with_vectors: bool = False) -> FetchedRows:
         """Rows by number, in the order asked for; those that are gone are left out."""

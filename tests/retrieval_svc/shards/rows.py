@@ -1,6 +1,7 @@
 """Rows for shards: what the record would hand over, and an exact reference to compare with."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def stored(
         )
         for at, sequence in enumerate(sequences)
     )
-    return Rows(chunks=chunks, vectors=np.asarray(vectors, np.float32).reshape(len(sequences), -1))
+    return Rows(chunks=chunks, vectors=np.asarray(vectors, np.float32))
 
 
 def added(after: int, vectors: Matrix, **more: Sequence) -> Changes:  # type: ignore[type-arg]
@@ -71,12 +72,17 @@ def added(after: int, vectors: Matrix, **more: Sequence) -> Changes:  # type: ig
     return Changes(after=after, through=after + len(vectors), stored=rows, removed=NOTHING, removed_at=NOTHING)
 
 
+def nothing(after: int, through: int, dimension: int = DIMENSION) -> Changes:
+    """Changes that have come to nothing."""
+    rows = Rows(chunks=(), vectors=np.empty((0, dimension), np.float32))
+    return Changes(after=after, through=through, stored=rows, removed=NOTHING, removed_at=NOTHING)
+
+
 def removed(after: int, sequences: Sequence[int]) -> Changes:
     """The changes that delete a row each."""
     through = after + len(sequences)
-    nothing = Rows(chunks=(), vectors=np.empty((0, DIMENSION), np.float32))
     at = np.arange(after + 1, through + 1)
-    return Changes(after=after, through=through, stored=nothing, removed=np.array(sequences, np.int64), removed_at=at)
+    return replace(nothing(after, through), removed=np.array(sequences, np.int64), removed_at=at)
 
 
 def query(vector: Matrix, limit: int = 10, **more: object) -> ShardQuery:
