@@ -6,26 +6,24 @@ import signal
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
-from penstock.cli.documents import read_documents
 from penstock.cli.flows import show_stream
+from penstock.cli.ingest import IngestOptions, ingest_corpus
 from penstock.cli.local import LocalStack, Running
 from penstock.cli.otlp_receiver import OtlpReceiver, receiving
 from penstock.cli.rendering import print_sources
-from penstock.cli.retrieval import ingest_documents
 from penstock.cli.trace_tree import trace_tree
 from penstock.clients import Penstock, RetrievalClient, RunResult, Source
-from penstock.errors import AlreadyExists, NotFound, PenstockError, Unavailable
+from penstock.errors import NotFound, PenstockError, Unavailable
 
 COLLECTION: Final = "squad"
 FLOW: Final = "rag"
 QUESTION: Final = "Where did Tesla live for much of his life?"
-INGEST_BATCH: Final = 16
 HTTP_TIMEOUT_S: Final = 120.0
 
 
@@ -75,15 +73,13 @@ async def _started(console: Console, local: LocalStack) -> AsyncIterator[None]:
 
 async def _prepare_example(console: Console, local: LocalStack, folder: Path) -> None:
     with _part("ingesting the example corpus"):
-        documents = list(read_documents([str(folder / "corpus/squad_xquad_en/corpus.jsonl")]))
-        async with RetrievalClient(local.services["retrieval"].grpc) as client:
+        target, corpus = local.services["retrieval"].grpc, str(folder / "corpus/squad_xquad_en/corpus.jsonl")
+        async with RetrievalClient(target) as client:
             if await _chunk_count(client) == 0:
-                with suppress(AlreadyExists):
-                    await client.create_collection(COLLECTION)
-                await ingest_documents(client, COLLECTION, documents, batch=INGEST_BATCH, console=console)
-            console.print(
-                f"[bold]collection[/] {COLLECTION}: {await _chunk_count(client)} chunks of {len(documents)} documents"
-            )
+                journal = str(local.folder / "ingest.json")
+                options = IngestOptions(paths=(corpus,), collection=COLLECTION, target=target, state=journal)
+                await ingest_corpus(options, console)
+            console.print(f"[bold]collection[/] {COLLECTION}: {await _chunk_count(client)} chunks")
     with _part("keeping the example flow"):
         document = (folder / f"flows/{FLOW}.json").read_text(encoding="utf-8")
         async with Penstock(local.services["gateway"].grpc) as client:

@@ -1,6 +1,7 @@
 """`penstock`: the group of commands, and how each failure is told."""
 
 import sys
+from typing import Any
 
 import click
 from rich.console import Console
@@ -9,8 +10,10 @@ import penstock
 from penstock.cli.command import GATEWAY_OPTION, RETRIEVAL_OPTION, in_loop
 from penstock.cli.demo import run_demo, run_up
 from penstock.cli.flows import ask_flow, flow_commands
+from penstock.cli.ingest import SPLITTERS, IngestOptions, ingest_corpus
+from penstock.cli.keys import key_commands
 from penstock.cli.models import model_commands
-from penstock.cli.retrieval import ingest_paths, search_collection
+from penstock.cli.retrieval import search_collection
 from penstock.cli.settings_table import settings_markdown
 from penstock.errors import PenstockError
 
@@ -77,14 +80,24 @@ async def ask(question: str, flow: str, as_json: bool, gateway: str) -> None:
 
 
 @penstock_command.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True))
+@click.argument("paths", nargs=-1, required=True)
 @click.option("--collection", required=True, help="The collection; it is created when it does not exist.")
-@click.option("--batch", default=16, show_default=True, type=click.IntRange(1, 1000), help="Documents a request.")
+@click.option("--batch", default=64, show_default=True, type=click.IntRange(1, 1000), help="Documents that are sent together.")
+@click.option("--splitter", default="auto", show_default=True, type=click.Choice(list(SPLITTERS)), help="What is cut at.")
+@click.option("--chunk-tokens", type=click.IntRange(min=16), help="Longest chunk in tokens. Not given: as the service is set.")
+@click.option("--overlap", type=click.IntRange(min=0), help="Tokens a chunk may repeat of the one before it.")
+@click.option("--join-title", is_flag=True, help="Put a document's title before its text.")
+@click.option("--state", default="", help="The journal that a broken run goes on from. Not given: beside the data.")
 @RETRIEVAL_OPTION
 @in_loop
-async def ingest(paths: tuple[str, ...], collection: str, batch: int, retrieval: str) -> None:
-    """Ingest documents: .jsonl ({"id", "text" or "contents", ...} a line), .txt and .md files, or folders of them."""
-    await ingest_paths(paths, collection=collection, batch=batch, retrieval=retrieval)
+async def ingest(paths: tuple[str, ...], collection: str, retrieval: str, **how: Any) -> None:
+    """Ingest documents: files, folders, globs, or URLs of an object store.
+
+    Read are .jsonl and .ndjson, also with .gz ({"id", "text", ...} a line), .parquet, .txt, .md, .html and .pdf. Run the same
+    command again after a crash or Ctrl-C, and it goes on where it stopped. Exits 1 when some documents could not be ingested.
+    """
+    options = IngestOptions(paths=paths, collection=collection, target=retrieval, **how)
+    await ingest_corpus(options, Console(stderr=True, highlight=False))
 
 
 @penstock_command.command()
@@ -106,4 +119,5 @@ def settings() -> None:
 
 
 penstock_command.add_command(flow_commands)
+penstock_command.add_command(key_commands)
 penstock_command.add_command(model_commands)

@@ -51,7 +51,7 @@ def _record(file: CorpusFile, number: int, line: bytes, options: ReadingOptions)
     except BadFieldsError as error:
         return _bad(file, number, str(error))
     except orjson.JSONDecodeError as error:
-        return _bad(file, number, _not_utf8(line) or f"it is not JSON: {error}")
+        return _bad(file, number, _not_utf8(line) or f"it is not JSON: {error.msg} (character {error.pos})")
 
 
 def _not_utf8(line: bytes) -> str:
