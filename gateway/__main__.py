@@ -16,6 +16,7 @@ from gateway.seeding import seed
 from gateway.servicer import FlowServicer, RunServicer
 from gateway.settings import GatewaySettings
 from gateway.store import open_store
+from penstock import identity
 from penstock.channel import open_channel
 from penstock.flow.v1 import flow_pb2_grpc
 from penstock.server import Assembly, Service, run
@@ -57,7 +58,13 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
 
 
 def _channel(target: str, settings: GatewaySettings, provider: TracerProvider) -> grpc.aio.Channel:
-    return open_channel(target, tracer_provider=provider, message_bytes_max=settings.message_bytes_max)
+    return open_channel(
+        target,
+        tracer_provider=provider,
+        message_bytes_max=settings.message_bytes_max,
+        api_key=settings.backend_api_key.get_secret_value(),
+        principals=lambda: identity.current().principals,
+    )
 
 
 SERVICE: Final = Service(
@@ -65,6 +72,15 @@ SERVICE: Final = Service(
     rpc_services=("penstock.flow.v1.FlowService", "penstock.flow.v1.RunService"),
     settings=GatewaySettings,
     assemble=assemble,
+    scopes={
+        "GetFlow": "read",
+        "ListFlows": "read",
+        "ValidateFlow": "read",
+        "RunFlow": "read",
+        "StreamFlow": "read",
+        "CreateFlow": "write",
+        "DeleteFlow": "write",
+    },
 )
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from penstock.settings import ServiceSettings
@@ -18,6 +18,9 @@ class GatewaySettings(ServiceSettings):
     )
     generation_target: str = Field(
         default="dns:///localhost:50052", description="The generation service, as gRPC names targets: dns:///host:port."
+    )
+    backend_api_key: SecretStr = Field(
+        default=SecretStr(""), description="API key that is shown to the other services. Empty: none."
     )
     retrieval_timeout_s: float = Field(default=10.0, gt=0, le=600, description="Longest wait for one search.")
     generation_timeout_s: float = Field(default=240.0, gt=0, le=3600, description="Longest wait for an answer of a model.")

@@ -95,6 +95,7 @@ SERVICE: Final = Service(
     rpc_services=("penstock.generation.v1.GenerationService",),
     settings=GenerationSettings,
     assemble=assemble,
+    scopes={"Generate": "read", "StreamGenerate": "read", "ListModels": "read", "GetModel": "read"},
 )
 
 if __name__ == "__main__":

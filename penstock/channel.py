@@ -6,7 +6,7 @@ replicas are found because servers close old connections (ServiceSettings.connec
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind
 import penstock
 from penstock import semconv
 from penstock.errors import BackendUnavailable, Cancelled, Code, Internal, PenstockError, Unavailable
+from penstock.identity import PRINCIPALS_HEADER, write_principals
 from penstock.interceptors import end_with
 from penstock.wire import from_rpc_error
 
@@ -45,13 +46,22 @@ SERVICE_CONFIG_WITHOUT_RETRIES: Final = json.dumps(
 
 
 def open_channel(
-    target: str, *, tracer_provider: trace.TracerProvider, message_bytes_max: int, retries: bool = True
+    target: str,
+    *,
+    tracer_provider: trace.TracerProvider,
+    message_bytes_max: int,
+    retries: bool = True,
+    api_key: str = "",
+    principals: Callable[[], Collection[str] | None] | None = None,
 ) -> grpc.aio.Channel:
     """A channel to `target`, such as "dns:///penstock-retrieval:50051" or "127.0.0.1:50051". The caller closes it.
 
-    `retries`: not for a caller who has another replica to turn to, and must hear of a failure at once.
+    `retries`: not for a caller who has another replica to turn to, and must hear of a failure at once. Every call shows
+    `api_key`, where there is one, and says that it is made on behalf of `principals()`, where those are any.
     """
     tracer = tracer_provider.get_tracer("penstock.channel", penstock.__version__)
+    caller = _Caller(api_key, principals)
+    kinds = (UnaryTracing, StreamTracing, TakingTracing)
     return grpc.aio.insecure_channel(
         target,
         options=[
@@ -64,7 +74,7 @@ def open_channel(
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2_000),
         ],
-        interceptors=[UnaryTracing(tracer, target), StreamTracing(tracer, target), TakingTracing(tracer, target)],  # type: ignore[list-item]  # Stubs' gap.
+        interceptors=[kind(tracer, target, caller) for kind in kinds],  # type: ignore[misc]  # Stubs' gap.
     )
 
 
@@ -83,10 +93,23 @@ def rpc_errors(service: str) -> Iterator[None]:
         raise error.located(service=service) from failed
 
 
+class _Caller:
+    """Who makes the calls of a channel, as metadata."""
+
+    def __init__(self, api_key: str, principals: Callable[[], Collection[str] | None] | None) -> None:
+        self._key = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        self._principals = principals
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        principals = self._principals() if self._principals is not None else None
+        return (*self._key, (PRINCIPALS_HEADER, write_principals(principals))) if principals else self._key
+
+
 class _Tracing:
     """One CLIENT span per call. The context is injected inside it, so that the server's span is its child."""
 
-    def __init__(self, tracer: trace.Tracer, target: str) -> None:
+    def __init__(self, tracer: trace.Tracer, target: str, caller: _Caller) -> None:
+        self._caller = caller
         self._tracer = tracer
         self._target = target
         self._finishing: set[asyncio.Task[None]] = set()
@@ -124,7 +147,7 @@ class _Tracing:
         span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
         carrier: dict[str, str] = {}
         propagate.inject(carrier, context=trace.set_span_in_context(span))
-        metadata = grpc.aio.Metadata(*(details.metadata or ()), *carrier.items())
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), *carrier.items(), *self._caller.metadata())
         traced = grpc.aio.ClientCallDetails(
             details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
         )

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from contextvars import Token
 from types import TracebackType
 from typing import Any, Self
@@ -161,7 +161,7 @@ class Deadline(Interceptor):
 
     def around(self, method: str, *, streams: bool) -> Around:
         if streams:
-            return lambda _: _NOTHING  # The time-out must never hit the reader's own code; see `messages`.
+            return lambda _: nullcontext()  # The time-out must never hit the reader's own code; see `messages`.
         name = method.rpartition("/")[2]
 
         def bounded(context: CallContext) -> _TimeLimit:
@@ -213,17 +213,6 @@ class _TimeLimit:
     def _expire(self) -> None:
         self._expired = True
         self._task.cancel()
-
-
-class _Nothing:
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-_NOTHING = _Nothing()
 
 
 def end_with(span: trace.Span, error: PenstockError, *, is_fault: bool) -> None:

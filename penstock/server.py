@@ -25,6 +25,7 @@ import uvloop
 from pydantic import ValidationError
 
 import penstock
+from penstock.access import Access, Scopes
 from penstock.collector import spare_what_is_loaded
 from penstock.dispatcher import Dispatcher
 from penstock.errors import PenstockError
@@ -32,6 +33,7 @@ from penstock.grpc_front import grpc_server
 from penstock.health import Health
 from penstock.http_front import HttpFront, listen
 from penstock.interceptors import Admission, Deadline, ErrorBoundary, Tracing
+from penstock.keys import Keyring, kept_fresh
 from penstock.metrics import Metering
 from penstock.settings import ServiceSettings
 from penstock.telemetry import Telemetry, configure, configure_logging
@@ -63,6 +65,8 @@ class Service:
     rpc_services: tuple[str, ...]
     settings: type[ServiceSettings]
     assemble: Callable[[Assembly], AbstractAsyncContextManager[None]]
+    scopes: Scopes = field(default_factory=dict)
+    """What a caller's key needs for each method, by its name; "admin" where nothing is said."""
 
 
 def run(service: Service) -> None:
@@ -98,7 +102,8 @@ async def _main(service: Service, settings: ServiceSettings) -> int:
 
 @asynccontextmanager
 async def _serve(service: Service, settings: ServiceSettings, telemetry: Telemetry, stop: "_Stop") -> AsyncIterator[None]:
-    dispatcher = _dispatcher(service, settings, telemetry)
+    keyring = Keyring(settings.api_keys_file) if settings.api_keys_file else None
+    dispatcher = _dispatcher(service, settings, telemetry, keyring)
     healthy = Health(service.rpc_services)
     server = grpc_server(settings, dispatcher, healthy)
     grpc_address = _bind(server, settings.grpc_address)
@@ -109,7 +114,7 @@ async def _serve(service: Service, settings: ServiceSettings, telemetry: Telemet
         else None
     )
     try:
-        async with stop.on_signals(), _http_serving(http):
+        async with stop.on_signals(), kept_fresh(keyring), _http_serving(http):
             assembly = Assembly(settings=settings, dispatcher=dispatcher, telemetry=telemetry, stop=stop.because_of_failure)
             async with service.assemble(assembly):
                 spare_what_is_loaded()
@@ -200,11 +205,11 @@ def _page(telemetry: Telemetry) -> Page | None:
     return lambda accept: asyncio.to_thread(exposition, accept)
 
 
-def _dispatcher(service: Service, settings: ServiceSettings, telemetry: Telemetry) -> Dispatcher:
+def _dispatcher(service: Service, settings: ServiceSettings, telemetry: Telemetry, keyring: Keyring | None) -> Dispatcher:
     tracing = Tracing(telemetry.tracer("server"), records_unasked=telemetry.records_unasked)
     metering = Metering(telemetry.meter("server"))
-    admission = Admission(settings.concurrency_max)
-    return Dispatcher(service.rpc_services, (tracing, metering, ErrorBoundary(), admission, Deadline()))
+    access, admission = Access(keyring, service.scopes), Admission(settings.concurrency_max)
+    return Dispatcher(service.rpc_services, (tracing, metering, ErrorBoundary(), access, admission, Deadline()))
 
 
 def _bind(server: grpc.aio.Server, address: str) -> str:

@@ -20,6 +20,11 @@ class ServiceSettings(BaseSettings):
     address_file: Path | None = Field(
         default=None, description="File to which the bound addresses are written as JSON once the service is ready."
     )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File of the API keys that callers must show (penstock keys new makes them). Read again when it changes "
+        "and on SIGHUP. None: no key is asked for, and everybody may do everything.",
+    )
     metrics_page: bool = Field(default=True, description="Whether HTTP answers GET /metrics, for Prometheus, to everybody.")
     concurrency_max: int = Field(
         default=512, ge=1, le=100_000, description="Calls in flight; beyond it callers get OVERLOADED at once."

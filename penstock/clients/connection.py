@@ -3,7 +3,7 @@
 An async client belongs to the event loop of its first call, as grpc.aio's channels do.
 """
 
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
 from contextlib import aclosing
 from functools import cached_property
 from typing import Any, ClassVar, Final, Self, TypeVar
@@ -30,7 +30,8 @@ class Client:
     """Base of the clients: `async with` closes the channel, and so does `aclose()`.
 
     `target` is gRPC's, such as "127.0.0.1:50050" or "dns:///penstock-gateway:50050". Without a `tracer_provider` it is
-    OpenTelemetry's global one, which records nothing until a program sets it up.
+    OpenTelemetry's global one, which records nothing until a program sets it up. `api_key` is shown to a service that asks for
+    one; `principals`, such as "user:ann", are on whose behalf calls are made, where the service lets the caller say so.
     """
 
     service: ClassVar[str]
@@ -42,10 +43,14 @@ class Client:
         *,
         tracer_provider: trace.TracerProvider | None = None,
         message_bytes_max: int = MESSAGE_BYTES_MAX,
+        api_key: str = "",
+        principals: Collection[str] = (),
     ) -> None:
         self._target = target
         self._tracer_provider = tracer_provider
         self._message_bytes_max = message_bytes_max
+        self._api_key = api_key
+        self._principals = frozenset(principals)
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,7 +66,13 @@ class Client:
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
         provider = self._tracer_provider or trace.get_tracer_provider()
-        return open_channel(self._target, tracer_provider=provider, message_bytes_max=self._message_bytes_max)
+        return open_channel(
+            self._target,
+            tracer_provider=provider,
+            message_bytes_max=self._message_bytes_max,
+            api_key=self._api_key,
+            principals=lambda: self._principals,
+        )
 
     async def _call(self, method: Any, request: Message, timeout_s: float) -> Any:
         with rpc_errors(self.service):

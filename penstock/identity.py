@@ -1,0 +1,55 @@
+"""Who makes the call that is being served, so that what it may see can be decided where that is known.
+
+A service without keys knows nobody: its callers may say by metadata which principals they are, and may do everything.
+"""
+
+from collections.abc import Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+from urllib.parse import quote, unquote
+
+Scope = Literal["read", "write", "admin"]
+SCOPES: Final[frozenset[Scope]] = frozenset(get_args(Scope))
+
+PRINCIPALS_HEADER: Final = "x-penstock-principals"
+"""Principals such as "user:ann,group:legal", each percent-encoded where it holds a comma or what is not ASCII."""
+PRINCIPALS_MAX: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A caller: the name of its key, empty without one; whose rights it has; what it may do.
+
+    `principals` are those whose access it has beside everybody's; None: access to everything.
+    """
+
+    name: str = ""
+    principals: frozenset[str] | None = frozenset()
+    scopes: frozenset[Scope] = SCOPES
+
+
+ANYBODY: Final = Identity()
+
+_current: ContextVar[Identity] = ContextVar("penstock_identity", default=ANYBODY)
+
+
+def current() -> Identity:
+    """The caller of the call that is being served. Outside of a call it is ANYBODY."""
+    return _current.get()
+
+
+def assume(identity: Identity) -> None:
+    """Makes `identity` that of the current task and of every task it starts."""
+    _current.set(identity)
+
+
+def read_principals(header: str) -> frozenset[str]:
+    """The principals that a header names, at most PRINCIPALS_MAX."""
+    parts = header.split(",", PRINCIPALS_MAX)[:PRINCIPALS_MAX]
+    return frozenset(unquote(part) for each in parts if (part := each.strip()))
+
+
+def write_principals(principals: Iterable[str]) -> str:
+    """The header that names them."""
+    return ",".join(quote(principal, safe=":/@._-+ ") for principal in sorted(principals))
