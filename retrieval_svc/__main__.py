@@ -2,8 +2,10 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 
 # Read by OpenMP and the BLAS libraries when they are loaded, which the imports below do. A thread pool each in FAISS, its BLAS
 # and torch fights over the same cores; the pools that are wanted are sized by settings.
@@ -13,104 +15,264 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from penstock.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
+from penstock.errors import FailedPrecondition
+from penstock.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc, shard_pb2, shard_pb2_grpc
 from penstock.server import Assembly, Service, run
-from retrieval_svc.search.cache import ChunkCache
 from retrieval_svc.catalog import Catalog
+from retrieval_svc.chunk_messages import ChunkCodec
+from retrieval_svc.cluster.coordinator import Coordinator
+from retrieval_svc.cluster.limits import ClusterLimits
+from retrieval_svc.cluster.remote_node import RemoteNode
+from retrieval_svc.cluster.servicer import ShardServicer
+from retrieval_svc.cluster.topology import Topology, parse_topology
 from retrieval_svc.data_directory import locked_directory
-from retrieval_svc.embedding.batching import Embeddings
-from retrieval_svc.shards.index import flat_index_builder
-from retrieval_svc.shards.indexing import Indexes
+from retrieval_svc.embedding.models import EmbeddingModels, ModelConfig, load_models
+from retrieval_svc.ingest.extraction import Extractor
+from retrieval_svc.ingest.preparing import Preparation
+from retrieval_svc.ingest.reading_limits import ReadingLimits
+from retrieval_svc.ingest.splitting import Splitting
 from retrieval_svc.ingest.writing import Ingest, IngestLimits
-from retrieval_svc.search.searching import Search, SearchLimits
+from retrieval_svc.metrics import RetrievalMetrics
+from retrieval_svc.operations import Operations
+from retrieval_svc.record.store import SqlStore, open_store
+from retrieval_svc.scopes import SCOPES
+from retrieval_svc.search.calls import SearchLimits
+from retrieval_svc.search.listing import Listing
+from retrieval_svc.search.reranking import Reranking
+from retrieval_svc.search.searching import Search
 from retrieval_svc.servicer import RetrievalServicer
 from retrieval_svc.settings import RetrievalSettings
-from retrieval_svc.record.store import SqlStore, open_store
+from retrieval_svc.shards.lexical import check_language
+from retrieval_svc.shards.maintenance import Maintenance, MaintenanceLimits
+from retrieval_svc.shards.node import LocalShards
+from retrieval_svc.shards.opening import ShardOpener
+from retrieval_svc.shards.replica import Threads
+from retrieval_svc.shards.threads import IndexThread, TaskThread
+from retrieval_svc.snapshots.backups import Backups
+from retrieval_svc.snapshots.store import SnapshotStore
+
+
+WORKER = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the parts of the service are built from."""
+
+    assembly: Assembly
+    settings: RetrievalSettings
+    metrics: RetrievalMetrics
+    store: SqlStore
+    threads: Threads
+    backups: Backups | None
 
 
 @asynccontextmanager
 async def assemble(assembly: Assembly) -> AsyncIterator[None]:
-    """Builds the service; by its yield every index is rebuilt from the record and the model has answered once."""
+    """Builds the service; by its yield every shard has caught up with the record and the models have answered once."""
     settings: RetrievalSettings = assembly.settings
     async with AsyncExitStack() as stack:
-        stack.enter_context(locked_directory(settings.data_dir))
-        store = await stack.enter_async_context(open_store(settings.resolved_database_url))
-        indexes = Indexes(
-            flat_index_builder(settings.search_threads),
-            batch_max=settings.search_batch_max,
-            waiting_max=settings.search_queue_max,
-        )
-        stack.push_async_callback(indexes.close)
-        embeddings = await _embeddings(assembly, stack)
-        catalog = Catalog(store, indexes, embeddings)
+        if WORKER == 0:
+            stack.enter_context(locked_directory(settings.data_dir))
+        parts = await _parts(assembly, stack)
+        models = await _models(parts, stack)
+        rerankings = await _rerankings(parts, stack)
+        topology = _topology(settings)
+        shards, maintenance = await _shards(parts, topology, stack)
+        catalog = Catalog(parts.store, shards, models, shard_count=settings.shard_count, check_language=check_language)
+        shards.on_unknown = catalog.refresh
+        coordinator = await _coordinator(parts, topology, shards, stack)
         await catalog.load()
-        servicer = _servicer(assembly, store, indexes, catalog)
+        shards.start()
+        parts.metrics.watch(shards, maintenance)
+        ingest = _ingest(parts, catalog, shards, coordinator, stack)
+        search = _search(parts, catalog, coordinator, rerankings)
+        operations = Operations(models, shards, maintenance, parts.backups, text_bytes_max=settings.chunk_text_bytes_max)
+        servicer = RetrievalServicer(catalog, ingest, search, Listing(parts.store, coordinator), operations)
         retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(servicer, assembly.dispatcher)  # type: ignore[no-untyped-call]  # Generated.
+        shard_pb2_grpc.add_ShardServiceServicer_to_server(ShardServicer(shards), assembly.dispatcher)  # type: ignore[no-untyped-call]
         yield
 
 
-async def _embeddings(assembly: Assembly, stack: AsyncExitStack) -> Embeddings | None:
+async def _parts(assembly: Assembly, stack: AsyncExitStack) -> Parts:
     settings: RetrievalSettings = assembly.settings
-    if not settings.embedding_model:
-        return None
-    # Imported here: who brings every vector need not install torch, nor wait for it.
-    from retrieval_svc.embedding.sentence_transformer import load_embedder  # noqa: PLC0415
-
-    embedder = await asyncio.to_thread(
-        load_embedder,
-        settings.embedding_model,
-        name=settings.embedding_model_name,
-        threads=settings.embedding_threads,
+    store = await stack.enter_async_context(open_store(settings.resolved_database_url))
+    index = IndexThread(batch_max=settings.search_batch_max, waiting_max=settings.search_queue_max)
+    stack.push_async_callback(index.close)
+    words = TaskThread("words", waiting_max=settings.search_queue_max)
+    stack.push_async_callback(words.close)
+    return Parts(
+        assembly=assembly,
+        settings=settings,
+        metrics=RetrievalMetrics(assembly.telemetry.meter("retrieval")),
+        store=store,
+        threads=Threads(index=index, words=words),
+        backups=_backups(settings),
     )
-    embeddings = Embeddings(
-        embedder,
-        tracer=assembly.telemetry.tracer("retrieval"),
+
+
+def _backups(settings: RetrievalSettings) -> Backups | None:
+    if not settings.snapshot_url:
+        return None
+    store = SnapshotStore(settings.snapshot_url)
+    return Backups(store, interval_s=settings.snapshot_interval_s, kept=settings.snapshots_kept)
+
+
+def _topology(settings: RetrievalSettings) -> Topology:
+    try:
+        return parse_topology(settings.slot_targets, own_slot=settings.slot, slot_count=settings.slots)
+    except ValueError as error:
+        message = f"PENSTOCK_RETRIEVAL_SLOT, _SLOTS and _SLOT_TARGETS do not fit: {error}"
+        raise FailedPrecondition(message) from error
+
+
+async def _models(parts: Parts, stack: AsyncExitStack) -> EmbeddingModels:
+    settings = parts.settings
+    configs = [ModelConfig(**each.model_dump()) for each in settings.all_embedding_models]
+    models = await load_models(
+        configs,
+        folder=settings.data_dir / "models",
+        threads=settings.embedding_threads,
+        tracer=parts.assembly.telemetry.tracer("retrieval"),
         query_batch_max=settings.embedding_batch_max,
         query_waiting_max=settings.embed_queue_max,
         write_batch_max=settings.ingest_batch_max,
         pass_tokens_max=settings.embedding_pass_tokens_max,
+        cache_bytes_max=settings.embedding_cache_bytes_max,
+        statistics=parts.metrics,
     )
-    stack.push_async_callback(embeddings.close)
-    await embeddings.query("The first pass is slower than those that follow, so it is taken here.")
-    return embeddings
+    stack.push_async_callback(models.close)
+    return models
 
 
-def _servicer(assembly: Assembly, store: SqlStore, indexes: Indexes, catalog: Catalog) -> RetrievalServicer:
-    settings: RetrievalSettings = assembly.settings
-    tracer = assembly.telemetry.tracer("retrieval")
-    cache = ChunkCache(settings.chunk_cache_bytes_max)
-    ingest = Ingest(
+async def _rerankings(parts: Parts, stack: AsyncExitStack) -> Mapping[str, Reranking]:
+    settings = parts.settings
+    if not settings.reranker:
+        return {}
+    # Imported here: it brings torch, which a service without a reranker may do without.
+    from retrieval_svc.embedding.cross_encoder import load_reranker  # noqa: PLC0415
+
+    loaded = await asyncio.to_thread(
+        load_reranker, settings.reranker, name=settings.reranker_name
+    )
+    tracer = parts.assembly.telemetry.tracer("retrieval")
+    reranking = Reranking(loaded, tracer=tracer, batch_max=settings.embedding_batch_max, waiting_max=settings.rerank_queue_max)
+    stack.push_async_callback(reranking.close)
+    return {reranking.name: reranking}
+
+
+async def _shards(parts: Parts, topology: Topology, stack: AsyncExitStack) -> tuple[LocalShards, Maintenance]:
+    settings, worker = parts.settings, WORKER
+    folder, tracer = settings.data_dir / "shards", parts.assembly.telemetry.tracer("retrieval")
+    opener = ShardOpener(
+        folder,
+        parts.store,
+        ChunkCodec(),
+        parts.threads,
+        snapshots=parts.backups,
+        worker=worker,
+        search_threads=settings.search_threads,
+        head_rows_max=settings.head_rows_max,
+        lexical_memory_bytes=settings.lexical_memory_bytes,
+        tracer=tracer,
+    )
+    shards = LocalShards(
+        folder,
+        parts.store,
+        opener,
+        holds=lambda uid, shard: topology.slot_of(uid, shard) == topology.own_slot,
+        consistency_wait_s=settings.consistency_wait_s,
+        tracer=tracer,
+        stop=parts.assembly.stop,
+    )
+    maintenance = Maintenance(
+        shards.replicas,
+        folder_of=opener.folder_of,
+        threads=parts.threads,
+        limits=MaintenanceLimits(
+            head_rows_max=settings.head_rows_max,
+            checkpoint_interval_s=settings.checkpoint_interval_s,
+            log_entries_kept=settings.log_entries_kept,
+        ),
+        leads=worker == 0,
+        trimmer=parts.store,
+        backup=parts.backups,
+    )
+    stack.push_async_callback(shards.close)
+    await stack.enter_async_context(maintenance.running())
+    stack.push_async_callback(maintenance.close)
+    return shards, maintenance
+
+
+async def _coordinator(parts: Parts, topology: Topology, shards: LocalShards, stack: AsyncExitStack) -> Coordinator:
+    settings = parts.settings
+    connect = partial(
+        RemoteNode,
+        timeout_s=settings.shard_timeout_s,
+        message_bytes_max=4 * settings.message_bytes_max,
+        tracer_provider=parts.assembly.telemetry.tracer_provider,
+    )
+    limits = ClusterLimits(
+        shard_timeout_s=settings.shard_timeout_s,
+        hedge_delay_min_s=settings.hedge_delay_min_s,
+        hedge_delay_max_s=settings.hedge_delay_max_s,
+    )
+    tracer = parts.assembly.telemetry.tracer("retrieval")
+    coordinator = Coordinator(topology, node=shards, connect=connect, tracer=tracer, limits=limits, statistics=parts.metrics)
+    stack.push_async_callback(coordinator.close)
+    await coordinator.start()
+    return coordinator
+
+
+def _ingest(parts: Parts, catalog: Catalog, shards: LocalShards, coordinator: Coordinator, stack: AsyncExitStack) -> Ingest:
+    settings = parts.settings
+    extractor = Extractor(
+        ReadingLimits(
+            timeout_s=settings.extraction_timeout_s,
+            memory_bytes=settings.extraction_memory_bytes,
+            text_bytes_max=settings.document_text_bytes_max,
+        )
+    )
+    stack.push_async_callback(extractor.close)
+    return Ingest(
         catalog,
-        store,
-        indexes,
-        cache=cache,
+        parts.store,
+        shards,
+        coordinator,
+        preparation=Preparation(extractor, text_bytes_max=settings.document_text_bytes_max),
         limits=IngestLimits(
             writes_max=settings.writes_max,
             chunk_text_bytes_max=settings.chunk_text_bytes_max,
             document_text_bytes_max=settings.document_text_bytes_max,
-            chunk_tokens_max=settings.chunk_tokens_max,
-            chunk_overlap_tokens=settings.chunk_overlap_tokens,
+            document_content_bytes_max=settings.document_content_bytes_max,
+            splitting=Splitting(chunk_tokens_max=settings.chunk_tokens_max, overlap_tokens=settings.chunk_overlap_tokens),
         ),
-        tracer=tracer,
-        stop=assembly.stop,
+        tracer=parts.assembly.telemetry.tracer("retrieval"),
     )
-    search = Search(
+
+
+def _search(parts: Parts, catalog: Catalog, coordinator: Coordinator, rerankings: Mapping[str, Reranking]) -> Search:
+    settings = parts.settings
+    return Search(
         catalog,
-        store,
-        indexes,
-        cache=cache,
+        coordinator,
+        ChunkCodec(),
+        rerankings=rerankings,
         limits=SearchLimits(top_k_max=settings.top_k_max, query_text_bytes_max=settings.query_text_bytes_max),
-        tracer=tracer,
-        capture_content=assembly.telemetry.capture_content,
+        tracer=parts.assembly.telemetry.tracer("retrieval"),
+        capture_content=parts.assembly.telemetry.capture_content,
     )
-    return RetrievalServicer(catalog, ingest, search)
 
 
 SERVICE = Service(
     name="retrieval",
-    rpc_services=(retrieval_pb2.DESCRIPTOR.services_by_name["RetrievalService"].full_name,),
+    rpc_services=(
+        retrieval_pb2.DESCRIPTOR.services_by_name["RetrievalService"].full_name,
+        shard_pb2.DESCRIPTOR.services_by_name["ShardService"].full_name,
+    ),
     settings=RetrievalSettings,
     assemble=assemble,
+    scopes=SCOPES,
 )
 
 if __name__ == "__main__":

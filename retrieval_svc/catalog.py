@@ -1,13 +1,13 @@
-"""The collections of the service as this node knows them: what exists, which model embeds each, and its shards that lie here.
+"""The collections as this node knows them: what exists, which model embeds each, and the shards that lie here.
 
-Collections are made and deleted in the record, by any node; a node hears of it by the record's hints, and looks itself when it is
-asked for a collection that it does not know.
+Collections are made and deleted in the record, by any node; a node hears of it by the record's hints, and looks itself when it
+is asked for a collection that it does not know.
 """
 
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from penstock.errors import (
@@ -78,8 +78,8 @@ class Wanted:
     embedding_model: str = ""
     dimension: int = 0
     metric: Metric = Metric.COSINE
-    index: IndexConfig = IndexConfig()
-    lexical: LexicalConfig = LexicalConfig()
+    index: IndexConfig = field(default_factory=IndexConfig)
+    lexical: LexicalConfig = field(default_factory=LexicalConfig)
     shard_count: int = 0
 
 
@@ -196,7 +196,7 @@ class Catalog:
         )
 
     def _model_of(self, wanted: Wanted) -> tuple[str, str, int]:
-        """The name and the fingerprint of the model that is to embed, both empty where callers bring the vectors; the dimension."""
+        """Name and fingerprint of the model that is to embed, both empty where callers bring the vectors; the dimension."""
         if not wanted.embedding_model and wanted.dimension:
             return "", "", checks.dimension(wanted.dimension)
         try:

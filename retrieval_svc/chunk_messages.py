@@ -1,7 +1,7 @@
 """Chunks as the shards keep them and as answers carry them: encoded penstock.retrieval.v1.Chunk.
 
-A chunk is encoded once, when a shard takes it in, without its vector and its access list, which answers leave out; a search hands
-those bytes on.
+A chunk is encoded once, when a shard takes it in, without its vector and its access list, which answers leave out; a search
+hands those bytes on.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,8 @@ from retrieval_svc.struct_json import json_of
 from retrieval_svc.values import Chunk, StoredChunk, Vector
 
 _PARTS: Final = frozenset({"text", "document_id", "metadata", "vector"})
+STORED_PARTS: Final = frozenset({"allowed_principals"})
+"""What the record has of a chunk besides, and searches have not."""
 
 
 class ChunkCodec:
@@ -53,6 +55,14 @@ def chunk_message(chunk: StoredChunk) -> pb.Chunk:
     message = pb.Chunk(id=chunk.id, document_id=chunk.document_id, text=chunk.text)
     if chunk.metadata_json:
         message.metadata.update(orjson.loads(chunk.metadata_json))
+    return message
+
+
+def stored_message(chunk: StoredChunk, fields: Sequence[str], vector: Vector | None = None) -> pb.Chunk:
+    """A chunk that was read from the record, with the parts that `fields` names; none: all but vector and access list."""
+    message = selected(chunk_message(chunk), fields, vector)
+    if "allowed_principals" in fields:
+        message.allowed_principals.extend(chunk.allowed_principals)
     return message
 
 

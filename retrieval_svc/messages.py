@@ -6,6 +6,7 @@ from typing import Final, TypeVar
 from penstock.errors import InvalidArgument, Violation
 from penstock.retrieval.v1 import retrieval_pb2 as pb
 from retrieval_svc.catalog import Wanted
+from retrieval_svc.operations import StoredSnapshot
 from retrieval_svc.struct_json import json_of
 from retrieval_svc.values import (
     Collection,
@@ -26,7 +27,7 @@ _METRICS: Final[Mapping[int, Metric]] = {
     pb.METRIC_INNER_PRODUCT: Metric.INNER_PRODUCT,
     pb.METRIC_L2: Metric.L2,
 }
-_METRIC_NUMBERS: Final = {metric: number for number, metric in _METRICS.items() if number}
+_METRIC_NAMES: Final = {metric: pb.Metric.Name(number) for number, metric in _METRICS.items() if number}
 _KINDS: Final[Mapping[int, IndexKind]] = {
     pb.INDEX_KIND_UNSPECIFIED: IndexKind.AUTO,
     pb.INDEX_KIND_AUTO: IndexKind.AUTO,
@@ -35,7 +36,7 @@ _KINDS: Final[Mapping[int, IndexKind]] = {
     pb.INDEX_KIND_IVF_SQ8: IndexKind.IVF_SQ8,
     pb.INDEX_KIND_IVF_PQ: IndexKind.IVF_PQ,
 }
-_KIND_NUMBERS: Final = {kind: number for number, kind in _KINDS.items() if number}
+_KIND_NAMES: Final = {kind: pb.IndexKind.Name(number) for number, kind in _KINDS.items() if number}
 _INDEX_OPTIONS: Final = (
     "hnsw_m",
     "hnsw_ef_construction",
@@ -78,11 +79,11 @@ def collection_message(collection: Collection, statuses: Sequence[ShardStatus] =
         name=f"collections/{spec.id}",
         embedding_model=spec.embedding_model,
         dimension=spec.dimension,
-        metric=_METRIC_NUMBERS[spec.metric],
+        metric=_METRIC_NAMES[spec.metric],
         chunk_count=collection.chunk_count,
         embedding_fingerprint=spec.embedding_fingerprint,
         index=_index_message(spec.index),
-        index_kind_in_use=_KIND_NUMBERS[largest.index_kind] if largest else pb.INDEX_KIND_UNSPECIFIED,
+        index_kind_in_use=_KIND_NAMES[largest.index_kind] if largest else None,
         shard_count=spec.shard_count,
         lexical=pb.LexicalConfig(enabled=spec.lexical.enabled, language=spec.lexical.language),
     )
@@ -110,9 +111,16 @@ def status_message(status: ShardStatus) -> pb.ShardStatus:
         deleted_row_count=status.deleted_row_count,
         head_row_count=status.head_row_count,
         segment_count=status.segment_count,
-        index_kind=_KIND_NUMBERS[status.index_kind],
+        index_kind=_KIND_NAMES[status.index_kind],
         size_bytes=status.size_bytes,
     )
+
+
+def snapshot_message(snapshot: StoredSnapshot) -> pb.Snapshot:
+    """A snapshot as it is sent."""
+    message = pb.Snapshot(id=snapshot.id, shard=snapshot.shard, position=snapshot.position, size_bytes=snapshot.size_bytes)
+    message.create_time.FromDatetime(snapshot.created)
+    return message
 
 
 def model_message(model: EmbeddingModel, *, is_default: bool) -> pb.Model:
@@ -128,14 +136,14 @@ def model_message(model: EmbeddingModel, *, is_default: bool) -> pb.Model:
 
 
 def _index_from(message: pb.IndexConfig) -> IndexConfig:
-    given = {name: getattr(message, name) for name in _INDEX_OPTIONS if message.HasField(name)}  # type: ignore[arg-type]  # All are fields.
+    given = {name: getattr(message, name) for name in _INDEX_OPTIONS if message.HasField(name)}
     return IndexConfig(kind=chosen(_KINDS, message.kind, "collection.index.kind"), **given)
 
 
 def _index_message(config: IndexConfig) -> pb.IndexConfig:
     options = {name: getattr(config, name) for name in _INDEX_OPTIONS}
     given = {name: value for name, value in options.items() if value is not None}
-    return pb.IndexConfig(kind=_KIND_NUMBERS[config.kind], **given)
+    return pb.IndexConfig(kind=_KIND_NAMES[config.kind], **given)
 
 
 def _lexical_from(asked: pb.Collection) -> LexicalConfig:

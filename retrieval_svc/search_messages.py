@@ -5,6 +5,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
+from penstock.errors import InvalidArgument, PenstockError, Violation
 from penstock.retrieval.v1 import retrieval_pb2 as pb
 from retrieval_svc.chunk_messages import check_fields
 from retrieval_svc.consistency import positions_in
@@ -20,6 +21,7 @@ from retrieval_svc.search.calls import (
     SearchMode,
     SearchResult,
 )
+from retrieval_svc.search.checking import in_batch
 from retrieval_svc.values import Visibility
 
 T = TypeVar("T")
@@ -64,6 +66,21 @@ def call_from(request: pb.SearchRequest, uid: int, visibility: Visibility) -> Se
         allow_partial=request.allow_partial,
         visibility=visibility,
     )
+
+
+def calls_from(request: pb.SearchBatchRequest, uid: int, visibility: Visibility) -> list[SearchCall]:
+    """What each search of a batch asks for."""
+    calls = []
+    for at, each in enumerate(request.requests):
+        if each.collection not in {"", request.collection}:
+            message = f"requests[{at}] names {each.collection!r}; a batch searches one collection, {request.collection!r}"
+            field = f"requests[{at}].collection"
+            raise InvalidArgument(message, metadata={"field": field}, violations=[Violation(message=message, field=field)])
+        try:
+            calls.append(call_from(each, uid, visibility))
+        except PenstockError as error:
+            raise in_batch(error, at) from None
+    return calls
 
 
 def response_message(result: SearchResult) -> pb.SearchResponse:

@@ -86,6 +86,7 @@ class RetrievalSettings(ServiceSettings):
         default=1, ge=1, le=1024, description="Shards of a collection that does not say its own number. Fixed once it exists."
     )
     slot: int = Field(default=0, ge=0, le=1023, description="Which of the service's slots this node is a replica of.")
+    slots: int = Field(default=1, ge=1, le=1024, description="Number of the service's slots, over which shards are spread.")
     slot_targets: str = Field(
         default="",
         description='Where all slots are, as host:port: "," between slots, "|" between the replicas of one, a name for all its '
@@ -176,6 +177,14 @@ class RetrievalSettings(ServiceSettings):
             message = "chunk_overlap_tokens must be at most half of chunk_tokens_max, or chunks hardly advance"
             raise ValueError(message)
         return self
+
+    @property
+    def all_embedding_models(self) -> tuple[ModelSettings, ...]:
+        """The models to load, the default first."""
+        if not self.embedding_model:
+            return self.embedding_models
+        default = ModelSettings(name=self.embedding_model_name, reference=self.embedding_model, backend=self.embedding_backend)
+        return (default, *self.embedding_models)
 
     @property
     def resolved_database_url(self) -> str:

@@ -71,6 +71,7 @@ class EmbeddingModel:
     dimension: int
     window_tokens: int
     fingerprint: str
+    backend: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

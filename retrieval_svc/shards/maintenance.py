@@ -12,7 +12,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Final, Protocol
 
 from penstock.errors import PenstockError, Unavailable
 from retrieval_svc.shards import checkpoint, compaction
+from retrieval_svc.shards.checkpoint import Manifest
 from retrieval_svc.shards.follower import ShardKey
 from retrieval_svc.shards.head import FrozenHead
 from retrieval_svc.shards.replica import Replica, Threads
@@ -44,8 +46,12 @@ class Trimmer(Protocol):
 class Backup(Protocol):
     """Where checkpoints are copied to."""
 
-    async def copy(self, replica: Replica) -> None:
-        """Copies the newest checkpoint if the last copy is too old for it."""
+    def is_due(self, replica: Replica) -> bool:
+        """Whether the last copy is too old."""
+        ...
+
+    async def copy(self, replica: Replica, folder: Path, manifest: Manifest, *, always: bool = False) -> None:
+        """Copies a checkpoint and the replica's words, `always` or if nobody else has lately. Raises Unavailable."""
         ...
 
 
@@ -101,18 +107,37 @@ class Maintenance:
         self._tasks: set[asyncio.Task[None]] = set()
         self.compactions = 0
 
-    async def run(self) -> None:
-        """Goes on for ever."""
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Looks after the replicas while the block runs; afterwards, what leads makes a last checkpoint of what has changed."""
+        looking = asyncio.create_task(self._look())
         try:
-            while True:
-                await asyncio.sleep(_TICK_S)
-                for care in self._current():
-                    if not care.lock.locked() and time.monotonic() >= care.not_before_s:
-                        self._begin(self._attempt(care))
+            yield
         finally:
+            looking.cancel()
             for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(looking, *self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Makes a checkpoint of every replica that has changed, so that the next start need not replay the log."""
+        if self._leads:
+            changed = [care for care in self._current() if care.replica.position > care.checkpointed]
+            await asyncio.gather(*map(self._last_checkpoint, changed))
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            for care in self._current():
+                if not care.lock.locked() and time.monotonic() >= care.not_before_s:
+                    self._begin(self._attempt(care))
+
+    async def _last_checkpoint(self, care: Care) -> None:
+        try:
+            async with care.lock:
+                await self._seal(care)
+        except PenstockError as error:
+            _log.warning("%s: no last checkpoint: %s", care.replica.key, error.message)
 
     async def checkpoint(self, replica: Replica) -> None:
         """Seals and publishes now."""
@@ -160,8 +185,24 @@ class Maintenance:
         if self._is_due(care):
             await self._seal(care)
             await self._merge(care, force=False)
-        if self._backup is not None:
-            await self._backup.copy(care.replica)
+        if self._backup is not None and self._backup.is_due(care.replica):
+            await self._copy(care)
+
+    async def snapshot(self, replica: Replica) -> None:
+        """Sends a snapshot of the present state to the store. Raises Unavailable."""
+        care = self._care(replica)
+        async with care.lock:
+            await self._copy(care, always=True)
+
+    async def _copy(self, care: Care, *, always: bool = False) -> None:
+        """Copies the present state. No checkpoint is made meanwhile, so that none of its files is removed."""
+        assert self._backup is not None  # noqa: S101  # Nobody asks for snapshots where there is no store.
+        if care.replica.position > care.checkpointed:
+            await self._seal(care)
+        folder = self._folder_of(care.replica.key)
+        manifest = await asyncio.to_thread(checkpoint.newest, folder)
+        if manifest is not None:
+            await self._backup.copy(care.replica, folder, manifest, always=always)
 
     def _is_due(self, care: Care) -> bool:
         if care.replica.index.head_row_count >= self._limits.head_rows_max or care.unwritten:
@@ -200,12 +241,14 @@ class Maintenance:
     async def _adopt(self, care: Care) -> None:
         """Takes over what the process that leads has published since."""
         folder = self._folder_of(care.replica.key)
+        if await asyncio.to_thread(checkpoint.current_name, folder) == care.adopted:
+            return
         manifest = await asyncio.to_thread(checkpoint.newest, folder)
         # One that is ahead waits until the changes before it have come by the log, which the words need too.
-        if manifest is None or manifest.name == care.adopted or manifest.position > care.replica.position:
+        if manifest is None or manifest.position > care.replica.position:
             return
-        layers = await asyncio.to_thread(checkpoint.open_segments, folder, manifest)
-        await self._threads.index.run(partial(care.replica.index.adopt, manifest, layers))
+        segments = await asyncio.to_thread(checkpoint.open_segments, folder, manifest)
+        await self._threads.index.run(partial(care.replica.index.adopt, manifest, segments))
         care.adopted = manifest.name
 
 

@@ -134,6 +134,10 @@ class LocalShards:
         """Every shard that is open here."""
         return [replica for opened in self._collections.values() for replica in opened.replicas.values()]
 
+    def by_collection(self) -> dict[str, list[Replica]]:
+        """Every shard that is open here, by its collection's id."""
+        return {opened.collection.spec.id: list(opened.replicas.values()) for opened in list(self._collections.values())}
+
     def of(self, uid: int) -> list[Replica]:
         """A collection's shards that are open here."""
         opened = self._collections.get(uid)

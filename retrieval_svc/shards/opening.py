@@ -11,12 +11,14 @@ from typing import Final, Protocol
 import numpy as np
 from opentelemetry.trace import Tracer
 
+from retrieval_svc.shards.checkpoint import sweep
 from retrieval_svc.shards.follower import ChangeReader, ShardKey
 from retrieval_svc.shards.head import FrozenHead
 from retrieval_svc.shards.lexical import LexicalIndex, UnusableLexicalIndex
+from retrieval_svc.shards.payloads import ChunkCodec
 from retrieval_svc.shards.replica import Replica, Threads
 from retrieval_svc.shards.sealing import publish_segments, seal
-from retrieval_svc.shards.shard_index import ChunkCodec, ShardIndex
+from retrieval_svc.shards.shard_index import ShardIndex
 from retrieval_svc.values import Changes, Collection, Rows, StoredChunk
 
 _log = logging.getLogger(__name__)
@@ -107,6 +109,9 @@ class ShardOpener:
         folder = self.folder_of(key)
         if self._snapshots is not None and self._worker == 0 and not folder.exists():
             await self._snapshots.restore(key, folder, self._words_folder(key))
+        if self._worker == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            await asyncio.to_thread(sweep, folder)
         return await self._threads.index.run(partial(self._open_index, collection, key))
 
     def _open_index(self, collection: Collection, key: ShardKey) -> ShardIndex:

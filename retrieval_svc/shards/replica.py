@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Final, Protocol
 
 from opentelemetry import trace
@@ -13,6 +14,7 @@ from penstock import deadline, semconv
 from penstock.errors import FailedPrecondition, Unavailable
 from retrieval_svc.filters import Filter
 from retrieval_svc.shards.follower import ChangeReader, Follower, ShardKey
+from retrieval_svc.shards.shard_index import ShardIndex
 from retrieval_svc.shards.threads import Found, IndexThread, TaskThread
 from retrieval_svc.values import (
     EVERYTHING,
@@ -56,46 +58,12 @@ class WordIndex(Protocol):
         """Makes what it has durable."""
         ...
 
+    def copy_to(self, folder: Path) -> None:
+        """Commits, and puts a copy into a new folder."""
+        ...
+
     def close(self) -> None:
         """Commits, and gives back what it needs for changes until the next one."""
-        ...
-
-
-class ShardIndex(Protocol):
-    """The vectors, metadata and payloads of a shard's rows. Used from one thread, never two at a time."""
-
-    @property
-    def position(self) -> int:
-        """The last change that it has."""
-        ...
-
-    @property
-    def row_count(self) -> int:
-        """Rows that can be found. May be read from any thread."""
-        ...
-
-    def apply(self, changes: Changes) -> None:
-        """Takes in the changes that follow its position."""
-        ...
-
-    def search(self, queries: Sequence[ShardQuery]) -> list[Found]:
-        """The best rows of each query, by its vector."""
-        ...
-
-    def allowed(self, filter_: Filter | None, visibility: Visibility) -> MatchedRows | None:
-        """The rows that match; None: all do."""
-        ...
-
-    def match(self, filter_: Filter | None, visibility: Visibility) -> MatchedRows:
-        """The rows that match, written out."""
-        ...
-
-    def fetch(self, sequences: Sequences, *, with_vectors: bool) -> FetchedRows:
-        """Rows by number."""
-        ...
-
-    def status(self) -> ShardStatus:
-        """Its state, `record_position` being its own position."""
         ...
 
 
@@ -179,6 +147,11 @@ class Replica:
         return Follower(
             key=self.key, reader=reader, position=words.position, apply=self._apply_words, rebuild=self.rebuild_words
         )
+
+    async def copy_words(self, folder: Path) -> None:
+        """Puts a copy of the words into a new folder, where there are any."""
+        if self.words is not None:
+            await self._threads.words.run(partial(self.words.copy_to, folder))
 
     async def _by_vector(self, queries: Sequence[ShardQuery]) -> tuple[ShardFound, ...]:
         asked = [query for query in queries if query.vector is not None]

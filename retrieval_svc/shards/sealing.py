@@ -14,7 +14,7 @@ from retrieval_svc.shards.threads import IndexThread
 
 
 async def seal(index: ShardIndex, folder: Path, thread: IndexThread, unwritten: list[FrozenHead]) -> list[SegmentEntry]:
-    """Writes the head as a segment, and those heads that could not be written before: `unwritten` has them until it is emptied."""
+    """Writes the head as a segment, and those heads that could not be written before, which `unwritten` keeps."""
     frozen = await thread.run(index.freeze_head)
     if frozen is not None:
         unwritten.append(frozen)
@@ -31,7 +31,7 @@ async def publish_segments(
 ) -> Manifest:
     """Makes a checkpoint with `added` in place of `replaced`, and goes on searching those."""
     manifest = await thread.run(partial(index.next_manifest, added=added, replaced=replaced))
-    await asyncio.to_thread(publish, folder, manifest)
+    manifest = await asyncio.to_thread(publish, folder, manifest)
     segments = await asyncio.to_thread(open_segments, folder, manifest)
     await thread.run(partial(index.adopt, manifest, segments))
     return manifest
