@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from sqlalchemy import and_, bindparam, delete, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.errors import AlreadyExists, CollectionNotFound
@@ -22,11 +21,39 @@ from retrieval_svc.record import tables
 from retrieval_svc.record.database import Database, insert_rows, one_of
 from retrieval_svc.record.hints import notify
 from retrieval_svc.record.rows import chunk_rows, stored
-from retrieval_svc.values import Changes, Commit, Rows, WriteBatch, shard_of
+from retrieval_svc.values import Changes, Rows, WriteBatch, shard_of
 
 
-async def commit(database: Database, uid: int, shard_count: int, batch: WriteBatch) -> Commit:
-    """Makes a write durable. Raises CollectionNotFound when it has no collection, AlreadyExists for an id that comes twice."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gone:
+    """A chunk that a write removed."""
+
+    shard: int
+    sequence: int
+    chunk_id: str
+    document_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A write that is durable: what it did to each shard, and what it deleted or replaced."""
+
+    changes: Mapping[int, Changes]
+    gone: tuple[Gone, ...]
+
+    def deleted_by(self, batch: WriteBatch) -> int:
+        """How many chunks are gone, and not replaced, because of one of the batches of which the write was made."""
+        stored_ids = {chunk.id for chunk in batch.chunks}
+        ids, documents = set(batch.delete_chunk_ids), set(batch.delete_document_ids)
+        return sum(
+            gone.chunk_id not in stored_ids
+            and (gone.chunk_id in ids or gone.document_id in documents or gone.shard in batch.delete_rows)
+            for gone in self.gone
+        )
+
+
+async def write(database: Database, uid: int, shard_count: int, batch: WriteBatch) -> Written:
+    """Makes a write durable. Raises CollectionNotFound when its collection is gone."""
     locked = _shards(batch, shard_count)
     while True:
         try:
@@ -34,8 +61,12 @@ async def commit(database: Database, uid: int, shard_count: int, batch: WriteBat
                 return await _write(connection, uid, shard_count, batch, locked)
         except _MoreShards as more:
             locked |= more.shards
-        except IntegrityError as error:
-            raise AlreadyExists("a chunk's id comes twice in one write; give each id once") from error
+
+
+def check(batch: WriteBatch) -> None:
+    """Raises AlreadyExists when a chunk's id comes twice."""
+    if len({chunk.id for chunk in batch.chunks}) < len(batch.chunks):
+        raise AlreadyExists("a chunk's id comes twice in one write; give each id once")
 
 
 class _MoreShards(Exception):
@@ -44,16 +75,6 @@ class _MoreShards(Exception):
     def __init__(self, shards: set[int]) -> None:
         super().__init__(shards)
         self.shards = shards
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Gone:
-    """A chunk that the write removes."""
-
-    shard: int
-    sequence: int
-    chunk_id: str
-    document_id: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,7 +120,7 @@ def _documents(chunks: Iterable[Any]) -> set[str]:
     return {chunk.document_id for chunk in chunks} - {""}
 
 
-async def _write(connection: AsyncConnection, uid: int, shard_count: int, batch: WriteBatch, locked: set[int]) -> Commit:
+async def _write(connection: AsyncConnection, uid: int, shard_count: int, batch: WriteBatch, locked: set[int]) -> Written:
     writes = await _lock(connection, uid, locked)
     if shard_count > 1:
         await _check_documents(connection, uid, batch, locked)
@@ -114,8 +135,7 @@ async def _write(connection: AsyncConnection, uid: int, shard_count: int, batch:
     await _record_documents(connection, uid, batch, _documents(gone))
     await _advance(connection, uid, writes, changes)
     await notify(connection, uid, {shard: change.through for shard, change in changes.items()})
-    kept = {chunk.id for chunk in batch.chunks}
-    return Commit(changes=changes, deleted_count=sum(chunk.chunk_id not in kept for chunk in gone))
+    return Written(changes=changes, gone=tuple(gone))
 
 
 async def _lock(connection: AsyncConnection, uid: int, shards: set[int]) -> dict[int, _ShardWrite]:
@@ -141,7 +161,7 @@ async def _check_documents(connection: AsyncConnection, uid: int, batch: WriteBa
         raise _MoreShards(more)
 
 
-async def _remove(connection: AsyncConnection, uid: int, batch: WriteBatch) -> list[_Gone]:
+async def _remove(connection: AsyncConnection, uid: int, batch: WriteBatch) -> list[Gone]:
     """Removes what the write deletes or replaces."""
     table = tables.chunks.c
     conditions = [
@@ -156,11 +176,11 @@ async def _remove(connection: AsyncConnection, uid: int, batch: WriteBatch) -> l
         and_(table.shard == shard, one_of(table.sequence, sequences.tolist(), connection))
         for shard, sequences in sorted(batch.delete_rows.items())
     ]
-    gone: list[_Gone] = []
+    gone: list[Gone] = []
     for condition in conditions:
         statement = delete(tables.chunks).where(table.collection_uid == uid, condition)
         rows = await connection.execute(statement.returning(table.shard, table.sequence, table.chunk_id, table.document_id))
-        gone += [_Gone(shard=row[0], sequence=row[1], chunk_id=row[2], document_id=row[3]) for row in rows]
+        gone += [Gone(shard=row[0], sequence=row[1], chunk_id=row[2], document_id=row[3]) for row in rows]
     return gone
 
 

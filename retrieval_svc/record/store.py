@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import delete, func, insert, select, update
@@ -11,6 +12,7 @@ from penstock.errors import AlreadyExists, CollectionNotFound
 from retrieval_svc.record import committing, hints, tables
 from retrieval_svc.record.database import Database, one_of
 from retrieval_svc.record.following import ShardLog
+from retrieval_svc.record.grouping import Lane
 from retrieval_svc.record.migrating import migrate
 from retrieval_svc.record.rows import STORED, collection, collection_columns, document_record, stored_chunk
 from retrieval_svc.values import (
@@ -38,12 +40,19 @@ class SqlStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._facts: dict[int, tuple[int, int]] = {}
+        self._lanes: dict[int, Lane] = {}
 
     async def prepare(self) -> None:
         """Brings the database to today's tables, and ends deletions that were broken off. Any number of nodes may at once."""
         await migrate(self._database)
         for uid, shard_count in await self._half_deleted():
             await self._clear(uid, dict.fromkeys(range(shard_count), 2**63 - 1))
+
+    async def close(self) -> None:
+        """Ends what is being written and closes every connection."""
+        for lane in list(self._lanes.values()):
+            await lane.end()
+        await self._database.close()
 
     async def create_collection(self, spec: CollectionSpec) -> Collection:
         """Records an empty collection. Raises AlreadyExists when the id is taken."""
@@ -73,6 +82,7 @@ class SqlStore:
             await connection.execute(renamed)
             await hints.notify_catalog(connection)
         self._facts.pop(uid, None)
+        self._lanes.pop(uid, None)
         await self._clear(uid, ends)
 
     async def collections(self) -> list[Collection]:
@@ -89,10 +99,14 @@ class SqlStore:
     async def commit(self, uid: int, batch: WriteBatch) -> Commit:
         """Makes a write durable, as a whole.
 
-        Raises CollectionNotFound when the collection is gone, AlreadyExists when a chunk's id comes twice in it.
+        Small writes that come while another is under way share a transaction: the changes of the commit then hold all of
+        theirs. Raises CollectionNotFound when the collection is gone, AlreadyExists when a chunk's id comes twice in it.
         """
+        committing.check(batch)
         _, shard_count = await self._facts_of(uid)
-        return await committing.commit(self._database, uid, shard_count, batch)
+        if uid not in self._lanes:
+            self._lanes[uid] = Lane(write=partial(committing.write, self._database, uid, shard_count))
+        return await self._lanes[uid].commit(batch)
 
     async def positions(self, uid: int) -> dict[int, int]:
         """The sequence number of the last change of each shard. Raises CollectionNotFound."""
@@ -194,7 +208,7 @@ async def open_store(database_url: str) -> AsyncIterator[SqlStore]:
         await store.prepare()
         yield store
     finally:
-        await database.close()
+        await store.close()
 
 
 def _gone() -> CollectionNotFound:
