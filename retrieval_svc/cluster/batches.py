@@ -1,7 +1,7 @@
 """Waiting work of many callers goes out together: whatever waits for the same thing becomes one call.
 
-There is no timer: a call goes out as soon as one may, and what comes while the calls in flight are the most there may be
-makes the next one. One call a query and shard was measured at 2.5 times the CPU.
+There is no timer: a call goes out when its turn comes (turns.py), and what comes meanwhile makes the next one. One call a
+query and shard was measured at 2.5 times the CPU.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from opentelemetry import trace
 from penstock import semconv
 from penstock.deadline import set_deadline
 from penstock.errors import DeadlineExceeded, Overloaded, Unavailable
+from retrieval_svc.cluster.turns import Turns
 
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
@@ -39,35 +40,39 @@ class _Lane(Generic[Item, Answer]):
     """What waits for one thing. Lanes do not wait for one another: one may demand a position that takes seconds to come."""
 
     waiting: deque[_Job[Item, Answer]] = field(default_factory=deque)
-    in_flight: int = 0
-    is_due: bool = False
+    has_asked: bool = False
+    """For a turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLimits:
-    """Bounds of a call (its items, and the rows that may come back for them), of calls in flight a key, and of what waits."""
+    """Bounds of a call (its items, and the rows that may come back for them), and of the jobs that wait."""
 
     items_max: int
     rows_max: int
-    in_flight_max: int
     waiting_max: int
 
 
 class Batches(Generic[Key, Item, Answer]):
     """Merges jobs of the same key into calls of `send(key, items)`; `part(answer, begin, end)` is one job's share.
 
-    A job is never split. `send` runs outside of any caller's context, under the latest of their deadlines, and is cancelled
-    when all of them have left.
+    Keys of the same `group` take turns together. A job is never split. `send` runs outside of any caller's context, under the
+    latest of their deadlines, and is cancelled when all of them have left.
     """
 
     def __init__(
         self,
         send: Callable[[Key, Sequence[Item]], Coroutine[Any, Any, Answer]],
         part: Callable[[Answer, int, int], Answer],
+        *,
+        group: Callable[[Key], Hashable],
+        turns: Turns,
         limits: BatchLimits,
     ) -> None:
         self._send = send
         self._part = part
+        self._group = group
+        self._turns = turns
         self._limits = limits
         self._lanes: dict[Key, _Lane[Item, Answer]] = {}
         self._waiting_count = 0
@@ -87,9 +92,7 @@ class Batches(Generic[Key, Item, Answer]):
             lane = self._lanes[key] = _Lane()
         lane.waiting.append(job)
         self._waiting_count += 1
-        if not lane.is_due and lane.in_flight < self._limits.in_flight_max:
-            lane.is_due = True
-            loop.call_soon(self._pump, key, lane)  # Not at once: more may come in this turn of the loop.
+        self._want(key, lane)
         return answer
 
     async def close(self) -> None:
@@ -101,14 +104,18 @@ class Batches(Generic[Key, Item, Answer]):
         for lane in self._lanes.values():
             _fail(lane.waiting, Unavailable("the service is leaving"))
 
-    def _pump(self, key: Key, lane: _Lane[Item, Answer]) -> None:
-        lane.is_due = False
-        while lane.waiting and lane.in_flight < self._limits.in_flight_max:
-            jobs = self._take(lane)
-            if jobs:
-                self._start(key, lane, jobs)
-        if not lane.waiting and not lane.in_flight:
+    def _want(self, key: Key, lane: _Lane[Item, Answer]) -> None:
+        if lane.waiting and not lane.has_asked:
+            lane.has_asked = True
+            self._turns.want(self._group(key), functools.partial(self._begin, key, lane))
+
+    def _begin(self, key: Key, lane: _Lane[Item, Answer]) -> asyncio.Task[None] | None:
+        lane.has_asked = False
+        jobs = self._take(lane)
+        self._want(key, lane)
+        if not lane.waiting:
             self._lanes.pop(key, None)
+        return self._start(key, jobs) if jobs else None
 
     def _take(self, lane: _Lane[Item, Answer]) -> list[_Job[Item, Answer]]:
         """The jobs of the next call: as many as fit, one in any case. Those whose caller has left are dropped."""
@@ -127,20 +134,18 @@ class Batches(Generic[Key, Item, Answer]):
                 jobs.append(job)
         return jobs
 
-    def _start(self, key: Key, lane: _Lane[Item, Answer], jobs: list[_Job[Item, Answer]]) -> None:
-        lane.in_flight += 1
+    def _start(self, key: Key, jobs: list[_Job[Item, Answer]]) -> asyncio.Task[None]:
         # An empty context: the caller's own has a deadline and a trace, and the call is not only the caller's.
         task = asyncio.get_running_loop().create_task(self._answer(key, jobs), context=contextvars.Context())
         self._tasks.add(task)
-        task.add_done_callback(functools.partial(self._ended, key, lane, jobs))
+        task.add_done_callback(functools.partial(self._ended, jobs))
         for job in jobs:
             job.answer.add_done_callback(functools.partial(_cancel_unwanted, task, jobs))
+        return task
 
-    def _ended(self, key: Key, lane: _Lane[Item, Answer], jobs: Sequence[_Job[Item, Answer]], task: asyncio.Task[None]) -> None:
+    def _ended(self, jobs: Sequence[_Job[Item, Answer]], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        lane.in_flight -= 1
         _fail(jobs, Unavailable("the service is leaving"))  # Those without an answer: the task was cancelled.
-        self._pump(key, lane)
 
     async def _answer(self, key: Key, jobs: Sequence[_Job[Item, Answer]]) -> None:
         set_deadline(max(job.until for job in jobs) - asyncio.get_running_loop().time())

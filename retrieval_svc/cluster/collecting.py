@@ -30,19 +30,36 @@ async def collect(pending: Mapping[K, Awaitable[T]], timeout_s: float) -> tuple[
     """
     answers: dict[K, T] = {}
     failures: dict[K, PenstockError] = {}
-    until = asyncio.get_running_loop().time() + timeout_s
     try:
-        for key, answer in sorted(pending.items(), key=lambda each: isinstance(each[1], asyncio.Future)):
-            try:
-                async with asyncio.timeout_at(until):
+        async with asyncio.timeout(timeout_s):
+            for key, answer in sorted(pending.items(), key=_is_under_way):
+                try:
                     answers[key] = await answer
-            except TimeoutError:
-                failures[key] = DeadlineExceeded(f"no answer within {timeout_s:.3g} s")
-            except _MISSING as error:
-                failures[key] = error
+                except _MISSING as error:
+                    failures[key] = error
+    except TimeoutError:
+        for key in pending.keys() - answers.keys() - failures.keys():
+            _take_if_done(key, pending[key], answers, failures, timeout_s)
     finally:
         _withdraw(pending.values())
     return answers, failures
+
+
+def _is_under_way(pending: tuple[object, Awaitable[object]]) -> bool:
+    return isinstance(pending[1], asyncio.Future)
+
+
+def _take_if_done(
+    key: K, answer: Awaitable[T], answers: dict[K, T], failures: dict[K, PenstockError], timeout_s: float
+) -> None:
+    """Behind one that was waited for in vain others may have come."""
+    failures[key] = DeadlineExceeded(f"no answer within {timeout_s:.3g} s")
+    if isinstance(answer, asyncio.Future) and answer.done() and not answer.cancelled():
+        try:
+            answers[key] = answer.result()
+            del failures[key]
+        except _MISSING as error:
+            failures[key] = error
 
 
 def failure_of(

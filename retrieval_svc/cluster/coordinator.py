@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from opentelemetry.trace import Span, Tracer
+from opentelemetry.trace import Span, Tracer, get_current_span
 
 from penstock.errors import PenstockError
 from retrieval_svc.cluster.collecting import collect, failure_of, time_left_s
@@ -27,6 +27,7 @@ from retrieval_svc.cluster.shard_node import ShardNode
 from retrieval_svc.cluster.statistics import Event, NoStatistics, Statistics
 from retrieval_svc.cluster.topology import Topology
 from retrieval_svc.cluster.tracing import MISSING_SHARDS, fan_out_span, shard_call_span
+from retrieval_svc.cluster.turns import Turns
 from retrieval_svc.cluster.unmet_conditions import check_answers, check_unmet
 from retrieval_svc.filters import Filter
 from retrieval_svc.search.gathering import FetchedRow, Gathered
@@ -77,8 +78,10 @@ class Coordinator:
         self._tracer = tracer
         self._limits = limits or ClusterLimits()
         self._statistics = statistics or NoStatistics()
+        turns = Turns(open_max=self._limits.turns_open_max, turn_max_s=self._limits.turn_max_s)
         self._remote = {
-            slot: RemoteSlot(connect, limits=self._limits, statistics=self._statistics) for slot in range(topology.slot_count)
+            slot: RemoteSlot(connect, turns=turns, limits=self._limits, statistics=self._statistics)
+            for slot in range(topology.slot_count)
         }
         own = OwnSlot(node, self._remote[topology.own_slot])
         self._slots: dict[int, Slot] = {**self._remote, topology.own_slot: own}
@@ -108,7 +111,7 @@ class Coordinator:
         pieces = _pieces(queries, collection.spec.shard_count, self._limits)
         with fan_out_span(self._tracer, slot_count=len(plan), query_count=len(queries)) as span:
             pending = {
-                (slot, number): self._search(uid, slot, positions, piece, timeout_s)
+                (slot, number): self._search(uid, slot, positions, piece, timeout_s=timeout_s, parent=span)
                 for slot, positions in _demanded(plan, at_least).items()
                 for number, piece in enumerate(pieces)
             }
@@ -171,16 +174,23 @@ class Coordinator:
         return self._slots[self._topology.slot_of(uid, shard)]
 
     def _search(
-        self, uid: int, slot: int, positions: Mapping[int, int], queries: Sequence[ShardQuery], timeout_s: float
+        self,
+        uid: int,
+        slot: int,
+        positions: Mapping[int, int],
+        queries: Sequence[ShardQuery],
+        *,
+        timeout_s: float,
+        parent: Span,
     ) -> Awaitable[list[ShardAnswer]]:
-        span = shard_call_span(self._tracer, slot=slot, shards=tuple(positions), query_count=len(queries))
+        span = shard_call_span(self._tracer, parent, slot=slot, shards=tuple(positions), query_count=len(queries))
         return self._slots[slot].search(uid, positions, queries, timeout_s=timeout_s, span=span)
 
     def _fetch(
         self, uid: int, shard: int, sequences: Sequence[int], timeout_s: float, *, with_vectors: bool
     ) -> Awaitable[dict[int, FetchedRow]]:
         slot = self._topology.slot_of(uid, shard)
-        span = shard_call_span(self._tracer, slot=slot, shards=(shard,), query_count=0)
+        span = shard_call_span(self._tracer, get_current_span(), slot=slot, shards=(shard,), query_count=0)
         return self._slots[slot].fetch(uid, shard, sequences, with_vectors=with_vectors, timeout_s=timeout_s, span=span)
 
     def _refuse(self, collection: Collection, failures: Mapping[int, PenstockError], *, waits: bool) -> None:

@@ -10,7 +10,16 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar
 
-from penstock.errors import Cancelled, DeadlineExceeded, Internal, Overloaded, PenstockError, Unavailable
+from penstock.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Internal,
+    Overloaded,
+    PenstockError,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
 from retrieval_svc.cluster.limits import ClusterLimits
 from retrieval_svc.cluster.replicas import Replica, Replicas
 from retrieval_svc.cluster.shard_node import ShardNode
@@ -19,7 +28,9 @@ from retrieval_svc.cluster.statistics import Event, Statistics
 T = TypeVar("T")
 Ask = Callable[[ShardNode], Coroutine[Any, Any, T]]
 
-_RETRYABLE: Final = (Unavailable, DeadlineExceeded, Overloaded, Internal, Cancelled)
+_RETRYABLE: Final = (Unavailable, DeadlineExceeded, Overloaded, Internal, Cancelled, Unauthenticated, PermissionDenied)
+"""The last two are between nodes, and nothing that the caller could do anything about."""
+_TOLD_AS_THEY_ARE: Final = (Overloaded, DeadlineExceeded, Internal)
 _OVERLOADS_MAX: Final = 2
 """Replicas that may say so before it is believed of the slot: asking all of them would feed the storm."""
 _LATENCIES_KEPT: Final = 128
@@ -143,7 +154,7 @@ class Race(Generic[T]):
     def _failure(self) -> PenstockError:
         """The failures as one: itself where all are of one kind that says more than "unavailable"."""
         last = self._failures[-1][1]
-        if not isinstance(last, Unavailable | Cancelled) and len({type(error) for _, error in self._failures}) == 1:
+        if isinstance(last, _TOLD_AS_THEY_ARE) and len({type(error) for _, error in self._failures}) == 1:
             return last
         told = "; ".join(f"{replica.address}: {error.message}" for replica, error in self._failures)
         return Unavailable(told, retry_after_s=1.0)

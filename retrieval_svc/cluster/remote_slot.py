@@ -1,7 +1,7 @@
 """The replicas of one slot as if they were one node, asked in batches."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from retrieval_svc.cluster.race import Ask, Pace, Race
 from retrieval_svc.cluster.replicas import Connect, Replicas
 from retrieval_svc.cluster.statistics import Statistics
 from retrieval_svc.cluster.tracing import end_when_answered
+from retrieval_svc.cluster.turns import Turns
 from retrieval_svc.filters import Filter
 from retrieval_svc.search.gathering import FetchedRow
 from retrieval_svc.values import FetchedRows, MatchedRows, ShardAnswer, ShardQuery, Visibility
@@ -29,13 +30,17 @@ FETCH_ROWS_MAX: Final = 1000
 class RemoteSlot:
     """Another slot, or the other replicas of this node's own."""
 
-    def __init__(self, connect: Connect, *, limits: ClusterLimits, statistics: Statistics) -> None:
+    def __init__(self, connect: Connect, *, turns: Turns, limits: ClusterLimits, statistics: Statistics) -> None:
         self._limits = limits
         self._statistics = statistics
         self._replicas = Replicas(connect, limits=limits, statistics=statistics)
         self._pace = Pace(limits)
-        self._searches = Batches[_SearchKey, ShardQuery, list[ShardAnswer]](self._search, _share, _search_limits(limits))
-        self._fetches = Batches[_FetchKey, int, dict[int, FetchedRow]](self._fetch, _whole, _fetch_limits(limits))
+        self._searches = Batches[_SearchKey, ShardQuery, list[ShardAnswer]](
+            self._search, _share, group=_search_group, turns=turns, limits=_search_limits(limits)
+        )
+        self._fetches = Batches[_FetchKey, int, dict[int, FetchedRow]](
+            self._fetch, _whole, group=_fetch_group, turns=turns, limits=_fetch_limits(limits)
+        )
         self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -111,11 +116,21 @@ def _whole(rows: dict[int, FetchedRow], begin: int, end: int) -> dict[int, Fetch
     return rows
 
 
+def _search_group(key: _SearchKey) -> Hashable:
+    """All slots of a collection, but for those who wait for a position: that may take long, and nobody else should."""
+    uid, shards = key
+    return "search", uid, max(position for _, position in shards)
+
+
+def _fetch_group(key: _FetchKey) -> Hashable:
+    uid, _, with_vectors = key
+    return "fetch", uid, with_vectors
+
+
 def _search_limits(limits: ClusterLimits) -> BatchLimits:
     return BatchLimits(
         items_max=limits.batch_queries_max,
         rows_max=limits.batch_rows_max,
-        in_flight_max=limits.batches_in_flight_max,
         waiting_max=limits.waiting_max,
     )
 
@@ -124,6 +139,5 @@ def _fetch_limits(limits: ClusterLimits) -> BatchLimits:
     return BatchLimits(
         items_max=FETCH_ROWS_MAX,
         rows_max=FETCH_ROWS_MAX,
-        in_flight_max=limits.batches_in_flight_max,
         waiting_max=limits.waiting_max,
     )

@@ -29,11 +29,10 @@ def fan_out_span(tracer: Tracer, *, slot_count: int, query_count: int) -> Iterat
         yield span
 
 
-def shard_call_span(tracer: Tracer, *, slot: int, shards: Sequence[int], query_count: int) -> Span:
-    """Of what is asked of one slot. Where nobody records it is the caller's own, so that it still says whose work this is."""
-    current = trace.get_current_span()
-    if not current.is_recording():
-        return current
+def shard_call_span(tracer: Tracer, parent: Span, *, slot: int, shards: Sequence[int], query_count: int) -> Span:
+    """Of what is asked of one slot. Where nobody records it is the parent itself, which still says whose work this is."""
+    if not parent.is_recording():
+        return parent
     return tracer.start_span("shard call", attributes={SLOT: slot, SHARDS: list(shards), QUERY_COUNT: query_count})
 
 

@@ -18,6 +18,7 @@ from penstock.errors import (
     InvalidArgument,
     NotReady,
     Overloaded,
+    Unauthenticated,
     Unavailable,
 )
 from retrieval_svc.cluster.coordinator import Coordinator
@@ -173,12 +174,11 @@ async def test_a_dead_replica_is_replaced_at_once() -> None:
         async with coordinating(
             FakeNode(HERE), f",{dying.address}|{good.address}", limits=PATIENT, statistics=statistics
         ) as coordinator:
-            for at in range(40):
-                if at == 10:
-                    await dying.stop()
+            while not dying.node.calls:
+                await search(coordinator)
+            await dying.stop()
+            while Event.RETRY not in statistics.events:
                 assert places((await search(coordinator))[0].dense) == EVERY_ROW
-    assert dying.node.calls
-    assert statistics.events[Event.RETRY] >= 1
     assert statistics.events[Event.EJECTION] >= 1
 
 
@@ -234,6 +234,13 @@ async def test_a_missing_shard_fails_the_search_and_is_named() -> None:
         with pytest.raises(Unavailable, match=rf"'texts' .* shard 1 \(slot 1\): {re.escape(gone.address)}: ") as caught:
             await search(coordinator)
     assert caught.value.metadata == {"shards": "1", "slots": "1"}
+
+
+async def test_nodes_that_do_not_know_one_another_are_not_the_callers_fault() -> None:
+    async with serving(FakeNode(THERE, raising(Unauthenticated("no key")))) as strict:
+        async with coordinating(FakeNode(HERE), f",{strict.address}") as coordinator:
+            with pytest.raises(Unavailable, match="no key"):
+                await search(coordinator)
 
 
 async def test_a_missing_shard_is_said_where_that_is_allowed_and_counted() -> None:
@@ -438,7 +445,7 @@ async def test_closing_ends_what_is_under_way() -> None:
 
 
 async def test_a_bound_on_what_waits_turns_more_away() -> None:
-    limits = ClusterLimits(waiting_max=3, batches_in_flight_max=1)
+    limits = ClusterLimits(waiting_max=3, turns_open_max=1)
     async with serving(FakeNode(THERE, forever)) as there:
         async with coordinating(FakeNode(HERE), f",{there.address}", limits=limits) as coordinator:
             asked = [asyncio.create_task(search(coordinator))]
