@@ -75,13 +75,11 @@ class ServiceSink(Client):
         with rpc_errors(self.service):
             response = await self._stub.IngestStream(self._messages(list(documents.values())), timeout=LONG_TIMEOUT_S)
         places = list(documents)
-        untold = response.error_count - len(response.errors)
-        errors = [(places[error.index], error.error.message) for error in response.errors]
         return Outcome(
             document_count=response.document_count,
             chunk_count=response.chunk_count,
             unchanged_count=response.unchanged_count,
-            errors=(*errors, *((places[0], "the service did not say why it was not stored"),) * untold),
+            errors=tuple((places[error.index], error.error.message) for error in response.errors),
         )
 
     async def _messages(self, documents: Sequence[pb.Document]) -> AsyncIterator[pb.IngestStreamRequest]:

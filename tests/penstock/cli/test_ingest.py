@@ -221,6 +221,7 @@ async def broken_off(service: Any, file: Path, number: signal.Signals) -> tuple[
     return process.returncode, orjson.loads(journal.read_bytes())["files"][str(file)]["stored"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 async def test_a_run_that_is_killed_or_broken_off_is_gone_on_with(
     service: Any, tmp_path: Path, number: signal.Signals, code: int

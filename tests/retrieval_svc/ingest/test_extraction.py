@@ -168,6 +168,7 @@ async def test_a_file_that_takes_too_long_is_given_up_and_the_loop_never_waits(c
     assert reading_processes() == []
 
 
+@pytest.mark.slow
 async def test_a_file_that_takes_too_much_memory_is_refused_and_the_process_replaced() -> None:
     stream = zlib.compress(b"BT /F1 9 Tf (abcdefgh) Tj ET\n" * 1_500_000)
     async with extracting(memory_bytes=200 * 2**20, timeout_s=60.0) as extractor:
