@@ -141,21 +141,19 @@ class Search:
     ) -> list[SearchResult]:
         """The answers. Searches that lack hits because rows vanished under them begin again, a bounded number of times."""
         gathered = await self._gather(collection, plans, vectors)
-        results = [
-            plain_result(collection.uid, plan, found) for plan, found in zip(plans, gathered, strict=True) if plan.is_plain
-        ]
-        if len(results) == len(plans):
-            return results
-        places = [at for at, plan in enumerate(plans) if not plan.is_plain]
-        pages = await _all([self._ranker.page(collection, plans[at], vectors[at], gathered[at]) for at in places])
-        hydrated = await self._hydrator.results(collection, [plans[at] for at in places], pages)
-        short = [at for at, result in zip(places, hydrated, strict=True) if result.is_short]
-        by_place = dict(zip(places, (each.result for each in hydrated), strict=True))
-        if short and attempts > 1:
-            again = await self._results(collection, [plans[at] for at in short], [vectors[at] for at in short], attempts - 1)
-            by_place.update(zip(short, again, strict=True))
-        plain = iter(results)
-        return [by_place[at] if at in by_place else next(plain) for at in range(len(plans))]
+        answers = {at: plain_result(collection.uid, plan, gathered[at]) for at, plan in enumerate(plans) if plan.is_plain}
+        places = [at for at in range(len(plans)) if at not in answers]
+        if places:
+            pages = await _all([self._ranker.page(collection, plans[at], vectors[at], gathered[at]) for at in places])
+            hydrated = await self._hydrator.results(collection, [plans[at] for at in places], pages)
+            answers.update((at, each.result) for at, each in zip(places, hydrated, strict=True))
+            short = [at for at, each in zip(places, hydrated, strict=True) if each.is_short]
+            if short and attempts > 1:
+                again = await self._results(
+                    collection, [plans[at] for at in short], [vectors[at] for at in short], attempts - 1
+                )
+                answers.update(zip(short, again, strict=True))
+        return [answers[at] for at in range(len(plans))]
 
     async def _gather(
         self, collection: Collection, plans: Sequence[SearchPlan], vectors: Sequence[Vector | None]
