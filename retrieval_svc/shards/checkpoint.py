@@ -166,13 +166,13 @@ def encoded(manifest: Manifest) -> bytes:
         },
         option=orjson.OPT_INDENT_2,
     )
-    return hashlib.sha256(body).hexdigest().encode() + b"\n" + body + b"\n"
+    return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
 
 def decoded(data: bytes) -> Manifest:
     """Back from a file, without its name and its tombstones. Raises CorruptCheckpoint."""
     checksum, _, body = data.partition(b"\n")
-    if hashlib.sha256(body.removesuffix(b"\n")).hexdigest().encode() != checksum:
+    if hashlib.sha256(body).hexdigest().encode() != checksum:
         raise CorruptCheckpoint("the manifest has not the content that it was written with")
     document = orjson.loads(body)
     if document["format"] != FORMAT:

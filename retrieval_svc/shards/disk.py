@@ -22,8 +22,8 @@ class Disk(Protocol):
         """Writes a file and waits until it is on the disk."""
         ...
 
-    def sync(self, path: Path) -> None:
-        """Waits until a file's contents, or a folder's entries, are on the disk."""
+    def sync(self, *paths: Path) -> None:
+        """Waits until files' contents, and folders' entries, are on the disk."""
         ...
 
     def rename(self, source: Path, target: Path) -> None:
@@ -44,12 +44,13 @@ class LocalDisk:
             file.flush()
             os.fsync(file.fileno())
 
-    def sync(self, path: Path) -> None:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    def sync(self, *paths: Path) -> None:
+        for path in paths:
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
     def rename(self, source: Path, target: Path) -> None:
         source.replace(target)

@@ -193,7 +193,7 @@ class AnnIndex:
         return scores, rows
 
     def _approximate(self, queries: Matrix, k: int, effort: Effort, share: float, selection: Selection | None) -> Best:
-        selector = None if selection is None else faiss.IDSelectorBitmap(selection.bits)
+        selector = None if selection is None else _selector(selection)
         if self._kind is IndexKind.HNSW:
             ef = round(max(effort.ef_search, k) / share)
             parameters = faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
@@ -280,6 +280,12 @@ def _inverted_file(kind: IndexKind, vectors: FlatVectors, config: IndexConfig) -
 def _sample(count: int, wanted: int) -> Rows:
     """Evenly spread rows, ascending: the same at every build."""
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64))
+
+
+def _selector(selection: Selection) -> Any:
+    if selection.native is None:
+        selection.native = faiss.IDSelectorBitmap(selection.bits)
+    return selection.native
 
 
 def _read(path: Path, flags: int) -> Any:

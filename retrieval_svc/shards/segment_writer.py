@@ -99,11 +99,9 @@ class SegmentWriter:
     def _appear(self, kind: IndexKind) -> SegmentEntry:
         target = self._root / SEGMENTS / self._name
         entry = SegmentEntry(name=self._name, row_count=self._row_count, kind=kind, files=self._described(target))
-        for path in files_below(self._folder):
-            self._disk.sync(path)
+        self._disk.sync(*files_below(self._folder))
         self._disk.write(self._folder / ENTRY, orjson.dumps(entry.to_json()))
-        for path in (self._folder / COLUMNS, self._folder):
-            self._disk.sync(path)
+        self._disk.sync(self._folder / COLUMNS, self._folder)
         self._disk.rename(self._folder, target)
         self._disk.sync(target.parent)
         return entry

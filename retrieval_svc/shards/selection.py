@@ -17,6 +17,8 @@ class Selection:
     def __init__(self, mask: NDArray[np.bool_]) -> None:
         self.mask = mask
         self.count = int(np.count_nonzero(mask))
+        self.native: Any = None
+        """What index.py makes of it for FAISS, once."""
 
     @cached_property
     def rows(self) -> Rows:

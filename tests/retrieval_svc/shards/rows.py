@@ -32,9 +32,7 @@ def spec_of(
     metric: Metric = Metric.INNER_PRODUCT, kind: IndexKind = IndexKind.AUTO, dimension: int = DIMENSION, **config: int
 ) -> CollectionSpec:
     index = IndexConfig(kind=kind, **config)  # type: ignore[arg-type]
-    return CollectionSpec(
-        id="c", embedding_model="", embedding_fingerprint="", dimension=dimension, metric=metric, index=index
-    )
+    return CollectionSpec(id="c", embedding_model="", embedding_fingerprint="", dimension=dimension, metric=metric, index=index)
 
 
 def open_shard(folder: Path, spec: CollectionSpec | None = None) -> ShardIndex:
@@ -45,7 +43,9 @@ def clustered(count: int, dimension: int = DIMENSION, *, seed: int = 0) -> Matri
     """Vectors around as many centres as makes about 50 a cluster: nearest neighbours that are worth finding."""
     random = np.random.default_rng(seed)
     centres = random.normal(size=(max(1, count // 50), dimension))
-    return (centres[random.integers(len(centres), size=count)] + 0.3 * random.normal(size=(count, dimension))).astype(np.float32)
+    return (centres[random.integers(len(centres), size=count)] + 0.3 * random.normal(size=(count, dimension))).astype(
+        np.float32
+    )
 
 
 def stored(

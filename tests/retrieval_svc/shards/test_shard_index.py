@@ -206,7 +206,13 @@ def test_filters_are_exact_at_every_selectivity(tmp_path: Path, kind: IndexKind)
 
 def test_a_follower_adopts_whether_it_is_behind_level_or_ahead(tmp_path: Path) -> None:
     vectors = clustered(40)
-    changes = [added(0, vectors[:20]), removed(20, [3, 4]), added(22, vectors[20:30]), removed(32, [5, 25]), added(34, vectors[30:])]
+    changes = [
+        added(0, vectors[:20]),
+        removed(20, [3, 4]),
+        added(22, vectors[20:30]),
+        removed(32, [5, 25]),
+        added(34, vectors[30:]),
+    ]
     leader = open_shard(tmp_path)
     for one in changes[:3]:
         leader.apply(one)
