@@ -24,7 +24,8 @@ _log = logging.getLogger(__name__)
 
 _BEGIN: Final = "penstock_begin"
 """The execution option that holds the statement by which SQLite begins a transaction; without it each statement is its own."""
-_POOL: Final[dict[str, Any]] = {"pool_size": 8, "max_overflow": 8, "pool_timeout": 10}
+# Parameters are callers' texts, which have no place in a log.
+_ENGINE: Final[dict[str, Any]] = {"pool_size": 8, "max_overflow": 8, "pool_timeout": 10, "hide_parameters": True}
 _CONNECT_TIMEOUT_S: Final = 5
 _STATEMENT_TIMEOUT_S: Final = 30
 _POSTGRESQL_SETTINGS: Final = {
@@ -117,11 +118,11 @@ def _postgresql_engine(url: str) -> AsyncEngine:
         "server_settings": _POSTGRESQL_SETTINGS,
     }
     # A connection is tried before it is used, so that a restart of the database costs nobody an error.
-    return create_async_engine(url, pool_pre_ping=True, connect_args=arguments, **_POOL)
+    return create_async_engine(url, pool_pre_ping=True, connect_args=arguments, **_ENGINE)
 
 
 def _sqlite_engine(url: str) -> AsyncEngine:
-    engine = create_async_engine(url, **_POOL)
+    engine = create_async_engine(url, **_ENGINE)
 
     @event.listens_for(engine.sync_engine, "connect")
     def set_up(connection: Any, _record: Any) -> None:

@@ -33,17 +33,22 @@ class ShardLog:
     uid: int
     shard: int
     dimension: int
+    entries_max: int = 100_000
+    """Most entries that are read at once, however far the changes would have to go on."""
 
     async def changes(self, after: int, limit: int) -> Changes:
         """The log above `after`: about `limit` entries, more where the state between would lack a chunk that is not deleted.
 
-        Raises LogTrimmedError when it no longer goes back to `after`, or not that far (an older record was restored).
+        Raises LogTrimmedError when it no longer goes back to `after`, or not that far (an older record was restored), or when
+        the changes would go on for too long.
         """
         async with self.database.snapshot() as connection:
             last, trimmed = await self._bounds(connection)
             if not trimmed <= after <= last:
                 raise LogTrimmedError(f"the log of shard {self.shard} goes from {trimmed} to {last}, which is not from {after}")
             through = await self._complete(connection, after, min(after + limit, last))
+            if through - after > max(limit, self.entries_max):
+                raise LogTrimmedError(f"shard {self.shard} would be whole only at {through}, which is too far from {after}")
             stored = (await connection.execute(self._rows_between(after, through))).all()
             gone = (await connection.execute(self._removals_between(after, through))).all()
         return Changes(

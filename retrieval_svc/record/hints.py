@@ -118,10 +118,10 @@ async def _gather(database: Database, news: _News) -> None:
     while True:
         try:
             await gather(database, news)
-        except BackendUnavailable as error:
-            _log.warning("changes of the record are not heard, trying again: %s", error.message)
-        except Exception:  # noqa: BLE001  # The driver's own, of many kinds.
-            _log.exception("changes of the record are not heard, trying again")
+        except BackendUnavailable:
+            pass  # Told where it was raised.
+        except Exception as error:  # noqa: BLE001  # The driver's own, of many kinds.
+            _log.warning("changes of the record are not heard, trying again: %r", error)
         await asyncio.sleep(_RETRY_S)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retrieval_svc.record.following import ShardLog
 from retrieval_svc.record.store import SqlStore, open_store
 from retrieval_svc.shards.follower import LogTrimmedError
 from retrieval_svc.values import Collection
@@ -12,6 +13,7 @@ from tests.retrieval_svc.record.batches import Replica, chunks, deletion, ingest
 
 WRITER = """
 import asyncio, sys
+from retrieval_svc.record.following import ShardLog
 from retrieval_svc.record.store import open_store
 from tests.retrieval_svc.record.batches import chunks
 
@@ -140,6 +142,18 @@ async def test_a_log_is_not_trimmed_beyond_its_end(store: SqlStore, docs: Collec
     await store.commit(docs.uid, chunks("a"))
     await store.trim(docs.uid, 0, 99)
     assert (await store.changes(docs.uid, 0, 0, 10)).stored.sequences.tolist() == [2]
+
+
+async def test_a_follower_that_would_have_to_take_too_much_at_once_begins_anew(store: SqlStore, docs: Collection) -> None:
+    await store.commit(docs.uid, chunks("a"))
+    for turn in range(5):
+        await store.commit(docs.uid, chunks(*(f"t{turn}-{at}" for at in range(4))))
+    await store.commit(docs.uid, chunks("a"))
+    log = ShardLog(database=store._database, uid=docs.uid, shard=0, dimension=2, entries_max=20)
+    with pytest.raises(LogTrimmedError, match="too far"):
+        await log.changes(0, 1)
+    assert (await log.changes(1, 1)).through == 2
+    assert (await log.changes(0, 22)).through == 22
 
 
 async def test_a_replica_that_is_ahead_of_the_record_begins_anew(store: SqlStore, docs: Collection) -> None:

@@ -130,3 +130,14 @@ async def test_a_writer_whose_connection_is_cut_records_nothing(postgres_url: st
                         "WHERE datname = current_database() AND state = 'idle in transaction'"
                     )
         assert (await store.commit(collection.uid, chunks("a"))).positions == {0: 1}
+
+
+@pytest.mark.slow
+async def test_a_writer_that_hangs_in_a_transaction_loses_its_locks(postgres_url: str) -> None:
+    async with open_store(postgres_url) as store, open_store(postgres_url) as other:
+        collection = await store.create_collection(SPEC)
+        with pytest.raises(BackendUnavailable):
+            async with store._database.writing() as hanging:
+                await hanging.exec_driver_sql("SELECT * FROM shards FOR UPDATE")
+                assert (await other.commit(collection.uid, chunks("a"))).positions == {0: 1}
+                await hanging.exec_driver_sql("SELECT 1")
