@@ -31,13 +31,15 @@ async def collect(pending: Mapping[K, Awaitable[T]], timeout_s: float) -> tuple[
     answers: dict[K, T] = {}
     failures: dict[K, PenstockError] = {}
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s) as scope:
             for key, answer in sorted(pending.items(), key=_is_under_way):
                 try:
                     answers[key] = await answer
                 except _MISSING as error:
                     failures[key] = error
     except TimeoutError:
+        if not scope.expired():
+            raise
         for key in pending.keys() - answers.keys() - failures.keys():
             _take_if_done(key, pending[key], answers, failures, timeout_s)
     finally:
@@ -86,10 +88,11 @@ def failure_of(
 
 def _withdraw(pending: Iterable[Awaitable[object]]) -> None:
     for each in pending:
-        if inspect.iscoroutine(each):
+        if isinstance(each, asyncio.Future):
+            if not each.cancel() and not each.cancelled():
+                each.exception()  # Looked at, for nobody is left to hear of it.
+        elif inspect.iscoroutine(each):
             each.close()  # No coroutine is left behind unawaited.
-        elif isinstance(each, asyncio.Future) and not each.cancel() and not each.cancelled():
-            each.exception()  # Looked at, for nobody is left to hear of it.
 
 
 def _longest(errors: Iterable[PenstockError]) -> float:

@@ -22,6 +22,7 @@ from retrieval_svc.cluster.servicer import ShardServicer
 from retrieval_svc.cluster.statistics import Event
 from retrieval_svc.cluster.topology import Topology, parse_topology
 from retrieval_svc.filters import Filter
+from retrieval_svc.search.gathering import Gathered, GatheredRows
 from retrieval_svc.values import (
     Collection,
     CollectionSpec,
@@ -222,3 +223,24 @@ async def coordinating(
         yield coordinator
     finally:
         await coordinator.close()
+
+
+HERE = {0: {1: 0.5, 2: 2.0, 3: 0.1}}
+THERE = {1: {1: 1.0, 5: 0.2}}
+TWO_SHARDS = collection(2)
+"""Shard 0 lies on slot 0, where the coordinator is, and shard 1 on slot 1."""
+PATIENT = ClusterLimits(hedge_delay_min_s=5.0, hedge_delay_max_s=5.0)
+"""Never hedges within a test."""
+HASTY = ClusterLimits(hedge_delay_min_s=0.02, hedge_delay_max_s=0.02)
+
+
+async def search(coordinator: Coordinator, *queries: ShardQuery, partial: bool = False) -> list[Gathered]:
+    return await coordinator.gather(TWO_SHARDS, list(queries) or [query()], at_least={}, allow_partial=partial)
+
+
+def places(side: GatheredRows | None) -> list[tuple[int, int]]:
+    assert side is not None
+    return list(zip(side.shards.tolist(), side.sequences.tolist(), strict=True))
+
+
+EVERY_ROW = [(0, 2), (1, 1), (0, 1), (1, 5), (0, 3)]
