@@ -65,12 +65,14 @@ class EmbeddingModel:
     """A loaded model. `window_tokens` counts what fits into one pass besides the model's own special tokens.
 
     `fingerprint` says what makes its vectors (weights, precision, window, pooling): models that share it may be mixed.
+    `backend` is what runs it and the precision, for people.
     """
 
     name: str
     dimension: int
     window_tokens: int
     fingerprint: str
+    backend: str = ""
     backend: str = ""
 
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from penstock.errors import FailedPrecondition
 from penstock.model_files import locate_model
+from retrieval_svc.embedding.preparing import Description
 from retrieval_svc.ingest.chunking import Span
 from retrieval_svc.values import EmbeddingModel, Matrix
 
@@ -52,19 +54,77 @@ def load_embedder(reference: str, *, name: str, threads: int) -> SentenceTransfo
     Raises FailedPrecondition when the model is not there or cannot be read. Takes seconds; call it off the event loop.
     """
     torch.set_num_threads(threads)
+    transformer = open_transformer(reference)
+    embedder = SentenceTransformerEmbedder(transformer, name)
+    _log.info("loaded %s: %s", reference, embedder.model.fingerprint)
+    return embedder
+
+
+def open_transformer(reference: str) -> SentenceTransformer:
+    """The model in memory, on the CPU. Raises FailedPrecondition when it is not there or cannot be read."""
     disable_progress_bar()  # type: ignore[no-untyped-call]  # A service's log is no place to draw in.
     path = locate_model(reference)
     try:
-        transformer = SentenceTransformer(path, device="cpu")
+        return SentenceTransformer(path, device="cpu")
     except Exception as error:
         message = (
             f"the embedding model {reference!r} cannot be loaded ({type(error).__name__}: {error}); "
             "name an installed package (package:NAME/PATH), a folder, or a model of a hub that can be reached"
         )
         raise FailedPrecondition(message) from error
-    embedder = SentenceTransformerEmbedder(transformer, name)
-    _log.info("loaded %s from %s: %s", name, path, embedder.model.fingerprint)
-    return embedder
+
+
+def prompts_of(transformer: SentenceTransformer) -> tuple[str, str]:
+    """What the model itself puts before a query and before a document."""
+    prompts: Mapping[str, str | None] = transformer.prompts
+    document = prompts.get("document") or prompts.get("passage") or prompts.get("corpus")
+    return prompts.get("query") or "", document or ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exportable:
+    """All modules of a model as one, from (input_ids, attention_mask) to vectors, and an example of what it takes."""
+
+    module: torch.nn.Module
+    example: Mapping[str, torch.Tensor]
+
+
+class _Whole(torch.nn.Module):
+    def __init__(self, transformer: SentenceTransformer) -> None:
+        super().__init__()
+        self._transformer = transformer
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        features = {"input_ids": input_ids, "attention_mask": attention_mask}
+        vectors: torch.Tensor = self._transformer(features)["sentence_embedding"]
+        return vectors
+
+
+def export_modules(transformer: SentenceTransformer) -> Exportable:
+    """The whole model, ready to be traced."""
+    ids = torch.ones(2, 7, dtype=torch.int64)
+    # On the wrapper: tracing sets the mode that it finds there, and in training mode dropout would be traced.
+    return Exportable(module=_Whole(transformer).eval(), example={"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+
+
+def describe_export(transformer: SentenceTransformer) -> tuple[Description, str] | None:
+    """What a prepared copy of the model is, and its tokenizer as JSON; None where it has no such tokenizer or no window."""
+    backend = getattr(transformer.tokenizer, "backend_tokenizer", None)
+    window, dimension = transformer.get_max_seq_length(), transformer.get_embedding_dimension()
+    if backend is None or window is None or dimension is None or transformer.tokenizer.padding_side != "right":
+        return None
+    tokenizer = Tokenizer.from_str(backend.to_str())
+    query_prompt, document_prompt = prompts_of(transformer)
+    description = Description(
+        dimension=dimension,
+        window=window,
+        window_tokens=window - tokenizer.num_special_tokens_to_add(is_pair=False),
+        steps=_steps(transformer),
+        pad_id=transformer.tokenizer.pad_token_id or 0,
+        query_prompt=query_prompt,
+        document_prompt=document_prompt,
+    )
+    return description, backend.to_str()
 
 
 def _describe(transformer: SentenceTransformer, tokenizer: Tokenizer, name: str) -> EmbeddingModel:
@@ -78,6 +138,7 @@ def _describe(transformer: SentenceTransformer, tokenizer: Tokenizer, name: str)
         dimension=dimension,
         window_tokens=window - tokenizer.num_special_tokens_to_add(is_pair=False),
         fingerprint=_fingerprint(transformer, tokenizer, name, window),
+        backend=f"torch {_precision(transformer)}",
     )
 
 
@@ -91,9 +152,15 @@ def _fingerprint(transformer: SentenceTransformer, tokenizer: Tokenizer, name: s
     for key in sorted(state):
         digest.update(key.encode())
         digest.update(state[key].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    precision = str(transformer.dtype).removeprefix("torch.")
-    steps = "+".join(_step(module) for module in list(transformer)[1:])
-    return f"{name}/{precision}/{window}/{steps}/{digest.hexdigest()[:16]}"
+    return f"{name}/{_precision(transformer)}/{window}/{_steps(transformer)}/{digest.hexdigest()[:16]}"
+
+
+def _precision(transformer: SentenceTransformer) -> str:
+    return str(transformer.dtype).removeprefix("torch.")
+
+
+def _steps(transformer: SentenceTransformer) -> str:
+    return "+".join(_step(module) for module in list(transformer)[1:])
 
 
 def _step(module: Any) -> str:
