@@ -93,12 +93,29 @@ def newest(folder: Path, *, thorough: bool = False) -> Manifest | None:
 
     Sizes are always compared, checksums those of small files, and of all with `thorough`.
     """
+    return next(_valid(folder, thorough=thorough), None)
+
+
+def load(folder: Path) -> tuple[Manifest, list[Segment]] | None:
+    """The newest checkpoint whose segments can be opened, and those; None where there is none.
+
+    A large file's content is not looked at before it is needed, so that opening may still find a fault: it is told in the log,
+    and the checkpoint passed over as well.
+    """
+    for manifest in _valid(folder, thorough=False):
+        try:
+            return manifest, open_segments(folder, manifest)
+        except FailedPrecondition as fault:
+            _log.warning("%s; the one before it is used", fault.message)
+    return None
+
+
+def _valid(folder: Path, *, thorough: bool) -> Iterator[Manifest]:
     for name in _by_preference(folder):
         try:
-            return read(folder, name, thorough=thorough)
+            yield read(folder, name, thorough=thorough)
         except CorruptCheckpoint as fault:
             _log.warning("checkpoint %s of %s is corrupt: %s; the one before it is used", name, folder, fault)
-    return None
 
 
 def current_name(folder: Path) -> str:
@@ -139,7 +156,7 @@ def open_segments(folder: Path, manifest: Manifest) -> list[Segment]:
     try:
         return [Segment.open(folder, entry) for entry in manifest.segments]
     except (OSError, RuntimeError) as error:
-        message = f"checkpoint {manifest.name} of {folder} cannot be opened ({error}); take the newest one"
+        message = f"checkpoint {manifest.name} of {folder} cannot be opened: {error}"
         raise FailedPrecondition(message) from error
 
 

@@ -26,7 +26,7 @@ from retrieval_svc.shards.exact import BLOCK_ROWS, Rows
 from retrieval_svc.shards.index import use_threads
 from retrieval_svc.shards.segment import INDEX, SEGMENTS, Segment, SegmentEntry, read_entry
 from retrieval_svc.shards.segment_writer import SegmentWriter, nothing_written
-from retrieval_svc.values import CollectionSpec, IndexConfig, IndexKind, LexicalConfig, Metric
+from retrieval_svc.values import CollectionSpec, IndexConfig, IndexKind, LexicalConfig, Matrix, Metric
 
 NICENESS: Final = 10
 
@@ -75,9 +75,9 @@ def run(plan: CompactionPlan, *, disk: Disk = LOCAL_DISK) -> SegmentEntry:
     base = plan.folder / SEGMENTS / plan.inputs[0] / INDEX if plan.base else None
     spec = plan.spec
     with full_disk_told(plan.folder), SegmentWriter(plan.folder, plan.name, spec.dimension, spec.metric, disk=disk) as writer:
-        for segment, rows in _blocks(parts):
+        for segment, rows, vectors in _blocks(parts):
             lengths = None if segment.lengths is None else segment.lengths[rows]
-            writer.add(segment.sequences[rows], segment.vectors.view()[rows], lengths, segment.payloads(rows))
+            writer.add(segment.sequences[rows], vectors, lengths, segment.payloads(rows))
         columns = Columns.merged([(part.segment.columns, part.rows) for part in parts])
         return writer.finish(columns, spec.index, base=base)
 
@@ -99,10 +99,12 @@ def _part(plan: CompactionPlan, name: str, *, keep_all: bool) -> _Part:
     return _Part(segment=segment, rows=np.flatnonzero(kept))
 
 
-def _blocks(parts: list[_Part]) -> Iterator[tuple[Segment, Rows]]:
+def _blocks(parts: list[_Part]) -> Iterator[tuple[Segment, Rows, Matrix]]:
     for part in parts:
-        for start in range(0, len(part.rows), BLOCK_ROWS):
-            yield part.segment, part.rows[start : start + BLOCK_ROWS]
+        for start in range(0, len(part.segment), BLOCK_ROWS):
+            first, last = np.searchsorted(part.rows, [start, start + BLOCK_ROWS])
+            rows = part.rows[first:last]
+            yield part.segment, rows, part.segment.vectors.read(start, start + BLOCK_ROWS)[rows - start]
 
 
 def _spec(document: dict[str, Any]) -> CollectionSpec:

@@ -61,8 +61,9 @@ def use_threads(count: int) -> None:
 class FlatVectors:
     """Vectors, and exact search over them: in memory and growing, or in a mapped file."""
 
-    def __init__(self, index: Any) -> None:
+    def __init__(self, index: Any, path: Path | None = None) -> None:
         self._index = index
+        self._path = path
         self._by_product = index.metric_type == faiss.METRIC_INNER_PRODUCT
 
     @classmethod
@@ -73,7 +74,7 @@ class FlatVectors:
     @classmethod
     def open(cls, path: Path) -> Self:
         """What a VectorWriter wrote, mapped."""
-        return cls(_read(path, faiss.IO_FLAG_MMAP_IFC))
+        return cls(_read(path, faiss.IO_FLAG_MMAP_IFC), path)
 
     @property
     def index(self) -> Any:
@@ -91,6 +92,14 @@ class FlatVectors:
         """All vectors, not copied. Valid until the next `add`, and as long as this object lives."""
         components: Matrix = faiss.rev_swig_ptr(self._index.get_xb(), len(self) * self._index.d)
         return components.reshape(len(self), self._index.d)
+
+    def read(self, start: int, stop: int) -> Matrix:
+        """A copy of a range of rows. Of a file it is read and not mapped: pages that a pass touches once are not held on to."""
+        if self._path is None:
+            return self.view()[start:stop].copy()
+        dimension, count = self._index.d, min(stop, len(self)) - start
+        offset = len(_header(dimension, self._index.metric_type)) + 4 * dimension * start
+        return np.fromfile(self._path, np.float32, count * dimension, offset=offset).reshape(count, dimension)
 
     def search(self, queries: Matrix, k: int, rows: Rows | None = None) -> Best:
         """The best k, or all there are, among `rows` (ascending) where given."""
@@ -136,7 +145,7 @@ class VectorWriter:
         self._file = file
         self._dimension = dimension
         self._rows = 0
-        self._header = faiss.serialize_index(faiss.IndexFlat(dimension, _faiss_metric(metric)))
+        self._header = _header(dimension, _faiss_metric(metric))
         file.write(self._header.data)
 
     def add(self, vectors: Matrix) -> None:
@@ -228,11 +237,10 @@ def build(kind: IndexKind, vectors: FlatVectors, config: IndexConfig, path: Path
 
 def _hnsw(vectors: FlatVectors, config: IndexConfig, base: Path | None) -> Any:
     index, storage = _empty_graph(vectors, config) if base is None else _read_graph(base, vectors)
-    all_vectors = vectors.view()
     for start in range(storage.ntotal, index.ntotal, BLOCK_ROWS):
-        storage.add(all_vectors[start : min(start + BLOCK_ROWS, index.ntotal)])
+        storage.add(vectors.read(start, min(start + BLOCK_ROWS, index.ntotal)))
     for start in range(index.ntotal, len(vectors), BLOCK_ROWS):
-        index.add(all_vectors[start : start + BLOCK_ROWS])
+        index.add(vectors.read(start, start + BLOCK_ROWS))
     return index
 
 
@@ -270,16 +278,25 @@ def _inverted_file(kind: IndexKind, vectors: FlatVectors, config: IndexConfig) -
     else:
         index = faiss.IndexIVFScalarQuantizer(quantizer, dimension, lists, faiss.ScalarQuantizer.QT_8bit, metric)
     index.cp.spherical = metric == faiss.METRIC_INNER_PRODUCT  # As FAISS's own factory has it.
-    all_vectors = vectors.view()
-    index.train(all_vectors[_sample(len(vectors), max(lists * TRAINING_ROWS_PER_LIST, TRAINING_ROWS_MIN))])
+    index.train(_sample(vectors, max(lists * TRAINING_ROWS_PER_LIST, TRAINING_ROWS_MIN)))
     for start in range(0, len(vectors), BLOCK_ROWS):
-        index.add(all_vectors[start : start + BLOCK_ROWS])
+        index.add(vectors.read(start, start + BLOCK_ROWS))
     return index
 
 
-def _sample(count: int, wanted: int) -> Rows:
-    """Evenly spread rows, ascending: the same at every build."""
-    return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64))
+def _sample(vectors: FlatVectors, wanted: int) -> Matrix:
+    """Evenly spread rows: the same at every build."""
+    rows = np.linspace(0, len(vectors) - 1, min(len(vectors), wanted)).astype(np.int64)
+    sample = np.empty((len(rows), vectors.index.d), np.float32)
+    for start in range(0, len(vectors), BLOCK_ROWS):
+        first, last = np.searchsorted(rows, [start, start + BLOCK_ROWS])
+        sample[first:last] = vectors.read(start, start + BLOCK_ROWS)[rows[first:last] - start]
+    return sample
+
+
+def _header(dimension: int, metric: int) -> Any:
+    """What stands before the vectors in the file of a flat index, counts of an empty one in it."""
+    return faiss.serialize_index(faiss.IndexFlat(dimension, metric))
 
 
 def _selector(selection: Selection) -> Any:

@@ -29,6 +29,7 @@ A manifest is adopted before the next one of the shard is made. A compaction may
 sealed while it merges.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -36,7 +37,7 @@ from typing import Self
 import numpy as np
 
 from retrieval_svc.filters import Filter
-from retrieval_svc.shards.checkpoint import Manifest, newest, open_segments
+from retrieval_svc.shards.checkpoint import Manifest, load, open_segments
 from retrieval_svc.shards.compaction_policy import CompactionPlan, plan_for
 from retrieval_svc.shards.disk import FileEntry
 from retrieval_svc.shards.filtering import unmet_everywhere
@@ -62,6 +63,8 @@ from retrieval_svc.values import (
     UnmetCondition,
     Visibility,
 )
+
+_log = logging.getLogger(__name__)
 
 Found = tuple[Ranked, tuple[UnmetCondition, ...]]
 """What one query found, and the conditions of its filter that no row of the shard could meet."""
@@ -90,9 +93,14 @@ class ShardIndex:
         """
         use_threads(threads)
         index = cls(folder, spec, shard, codec)
-        manifest = newest(folder)
-        if manifest is not None and (manifest.dimension, manifest.metric) == (spec.dimension, spec.metric):
-            index.adopt(manifest)
+        loaded = load(folder)
+        if loaded is None:
+            return index
+        manifest, segments = loaded
+        if (manifest.dimension, manifest.metric) == (spec.dimension, spec.metric):
+            index.adopt(manifest, segments)
+        else:
+            _log.warning("the checkpoint in %s is of another dimension or metric; the shard starts empty", folder)
         return index
 
     @property

@@ -280,6 +280,18 @@ def test_a_large_file_with_wrong_content_is_found_by_a_thorough_check_alone(tmp_
     assert newest(tmp_path, thorough=True) is None
 
 
+def test_a_large_file_that_cannot_be_opened_makes_way_for_the_checkpoint_before(tmp_path: Path) -> None:
+    spec = spec_of(dimension=512)
+    shard = open_shard(tmp_path, spec)
+    for after in (0, 1000):
+        shard.apply(added(after, clustered(1000, 512)))
+        seal(shard, tmp_path)
+    [vectors] = [path for path in newest_files(tmp_path) if path.name == "vectors.faiss"]
+    data = vectors.read_bytes()
+    vectors.write_bytes(b"none" + data[4:])
+    assert open_shard(tmp_path, spec).position == 1000
+
+
 def test_a_checkpoint_of_another_dimension_or_metric_is_not_used(tmp_path: Path) -> None:
     two_checkpoints(tmp_path)
     assert open_shard(tmp_path, spec_of(Metric.L2)).position == 0
@@ -306,7 +318,7 @@ def test_segments_that_were_mapped_go_on_being_searched_when_their_files_are_gon
     shutil.rmtree(tmp_path)
     assert rows_of(shard) == KEPT
     manifest = shard.next_manifest()
-    with pytest.raises(FailedPrecondition, match="take the newest one"):
+    with pytest.raises(FailedPrecondition, match="cannot be opened"):
         open_segments(tmp_path, manifest)
 
 
