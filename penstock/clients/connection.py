@@ -3,7 +3,8 @@
 An async client belongs to the event loop of its first call, as grpc.aio's channels do.
 """
 
-from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator
 from contextlib import aclosing
 from functools import cached_property
 from typing import Any, ClassVar, Final, Self, TypeVar
@@ -13,6 +14,7 @@ from google.protobuf.message import Message
 from opentelemetry import trace
 
 from penstock.channel import open_channel, rpc_errors
+from penstock.errors import BackendUnavailable
 from penstock.wire import from_status
 
 TIMEOUT_S: Final = 30.0
@@ -91,6 +93,24 @@ class Client:
         finally:
             call.cancel()
 
+    async def _send(self, method: Any, messages: AsyncIterator[Message], timeout_s: float) -> Any:
+        """The answer to a stream of messages, which are asked for as fast as the service takes them.
+
+        What `messages` raises ends the call and is raised here; gRPC itself would only say that it was cancelled.
+        """
+        failures: list[Exception] = []
+        try:
+            with rpc_errors(self.service):
+                return await method(_watched(messages, failures), timeout=timeout_s)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            if failures:
+                raise failures[0] from None
+            # gRPC says so too of a stream that ended before a connection could be made.
+            raise BackendUnavailable(f"the {self.service} service cannot be reached", retry_after_s=1.0) from None
+
     async def _pages(self, method: Any, request: Any, timeout_s: float) -> AsyncGenerator[Any, None]:
         """Every page of a listing, each read when it is asked for, with `timeout_s` of its own."""
         while True:
@@ -99,6 +119,15 @@ class Client:
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
+
+
+async def _watched(messages: AsyncIterator[Message], failures: list[Exception]) -> AsyncIterator[Message]:
+    try:
+        async for message in messages:
+            yield message
+    except Exception as error:
+        failures.append(error)
+        raise
 
 
 async def items_of(pages: AsyncGenerator[Any, None], field: str) -> AsyncGenerator[Any, None]:

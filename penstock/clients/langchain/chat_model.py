@@ -18,8 +18,8 @@ from langchain_core.messages import (
 )
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
+from penstock.clients.background import BACKGROUND
 from penstock.clients.generation import Answer, Delta, Finished, GenerationClient, Message, Role, Sampling, Usage
-from penstock.clients.langchain.background import BACKGROUND
 from penstock.clients.langchain.connected import CONFIG, Connected
 from penstock.errors import InvalidArgument
 
@@ -105,7 +105,7 @@ class PenstockChatModel(Connected, BaseChatModel):
                 yield chunk
 
     async def _answer(self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> ChatResult:
-        client: GenerationClient = self._clients.here(self.target)
+        client: GenerationClient = self._here()
         answer = await client.generate(**self._request(messages, stop, options))
         message = AIMessage(
             content=answer.text, response_metadata=_response_metadata(answer), usage_metadata=_usage_metadata(answer.usage)
@@ -115,7 +115,7 @@ class PenstockChatModel(Connected, BaseChatModel):
     async def _chunks(
         self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        client: GenerationClient = self._clients.here(self.target)
+        client: GenerationClient = self._here()
         async with aclosing(client.stream(**self._request(messages, stop, options))) as events:
             async for event in events:
                 yield ChatGenerationChunk(message=_message_chunk(event))

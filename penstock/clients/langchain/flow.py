@@ -6,8 +6,8 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
 
+from penstock.clients.background import BACKGROUND
 from penstock.clients.flows import Done, Penstock, RunResult, Token
-from penstock.clients.langchain.background import BACKGROUND
 from penstock.clients.langchain.connected import CONFIG, Connected
 from penstock.errors import InvalidArgument
 
@@ -43,7 +43,7 @@ class PenstockFlow(Connected, RunnableSerializable[dict[str, Any], Any]):
                 yield text
 
     async def _run(self, inputs: dict[str, Any]) -> Any:
-        client: Penstock = self._clients.here(self.target)
+        client: Penstock = self._here()
         return self._returned(await client.run(self.flow, inputs, timeout_s=self.timeout_s))
 
     def _texts_of(self, inputs: Iterator[dict[str, Any]]) -> Iterator[Any]:
@@ -57,7 +57,7 @@ class PenstockFlow(Connected, RunnableSerializable[dict[str, Any], Any]):
                     yield text
 
     async def _texts(self, inputs: dict[str, Any]) -> AsyncGenerator[Any, None]:
-        client: Penstock = self._clients.here(self.target)
+        client: Penstock = self._here()
         any_text = False
         async with aclosing(client.stream(self.flow, inputs, timeout_s=self.timeout_s)) as events:
             async for event in events:

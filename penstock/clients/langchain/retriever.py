@@ -7,16 +7,18 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import Field
 
-from penstock.clients.langchain.background import BACKGROUND
+from penstock.clients.background import BACKGROUND
 from penstock.clients.langchain.connected import CONFIG, Connected
-from penstock.clients.retrieval import Hit, RetrievalClient
+from penstock.clients.retrieval import RetrievalClient
+from penstock.clients.retrieval_values import Hit, SearchOptions
 
 
 class PenstockRetriever(Connected, BaseRetriever):
-    """The `top_k` chunks of `collection` nearest to a text, nearest first. A call may say another top_k.
+    """The `top_k` chunks of `collection` best for a text, best first. A call may say another top_k.
 
-    A document's id is its chunk's; its metadata is what was stored, and over that `document_id` and `score` (higher is
-    nearer). Raises CollectionNotFound, EmptyText, TopKOutOfRange, BackendUnavailable.
+    `options` are those of RetrievalClient.search, such as {"mode": "hybrid", "filter": equals("lang", "en")}. A document's id
+    is its chunk's; its metadata is what was stored, and over that `document_id` and `score` (higher is better). Raises
+    CollectionNotFound, EmptyText, TopKOutOfRange, BackendUnavailable.
     """
 
     model_config = CONFIG
@@ -25,6 +27,7 @@ class PenstockRetriever(Connected, BaseRetriever):
     target: str = "127.0.0.1:50051"
     collection: str
     top_k: int = Field(default=10, ge=1)
+    options: dict[str, Any] = Field(default_factory=dict)
 
     def _get_relevant_documents(
         self,
@@ -45,9 +48,10 @@ class PenstockRetriever(Connected, BaseRetriever):
         return await self._search(query, top_k)
 
     async def _search(self, query: str, top_k: int | None) -> list[Document]:
-        client: RetrievalClient = self._clients.here(self.target)
+        client: RetrievalClient = self._here()
         wanted = self.top_k if top_k is None else top_k
-        hits = await client.search(self.collection, query, top_k=wanted, timeout_s=self.timeout_s)
+        options: SearchOptions = {**self.options, "top_k": wanted}  # type: ignore[typeddict-item]  # The client's own words.
+        hits = await client.search(self.collection, query, timeout_s=self.timeout_s, **options)
         return [_document(hit) for hit in hits]
 
     def _get_ls_params(self, **kwargs: Any) -> Any:

@@ -10,6 +10,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from penstock import identity
+from penstock.access import Access
 from penstock.dispatcher import Dispatcher
 from penstock.errors import (
     AlreadyExists,
@@ -28,6 +30,7 @@ from penstock.health import Health
 from penstock.interceptors import Admission, Deadline, ErrorBoundary, Tracing
 from penstock.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
 from penstock.settings import ServiceSettings
+from penstock.wire import to_status
 
 SERVICES = (
     "penstock.flow.v1.FlowService",
@@ -117,6 +120,7 @@ class Retrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
         self.collections: dict[str, retrieval_pb2.Collection] = {}
         self.chunks: dict[str, retrieval_pb2.Chunk] = {}
         self.requests: list[Any] = []
+        self.seen: list[identity.Identity] = []
 
     async def CreateCollection(self, request: Any, context: Any) -> retrieval_pb2.CreateCollectionResponse:
         name = f"collections/{request.collection_id}"
@@ -145,8 +149,74 @@ class Retrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
             self.chunks[f"{document.id}#0"] = retrieval_pb2.Chunk(
                 id=f"{document.id}#0", document_id=document.id, text=document.text, metadata=document.metadata
             )
-        count = len(request.documents)
-        return retrieval_pb2.IngestDocumentsResponse(document_count=count, chunk_count=count)
+        count, token = len(request.documents), f"t{len(self.requests)}"
+        return retrieval_pb2.IngestDocumentsResponse(
+            document_count=count, chunk_count=count, unchanged_count=1, consistency_token=token
+        )
+
+    async def IngestStream(self, requests: Any, context: Any) -> retrieval_pb2.IngestStreamResponse:
+        """Refuses, of each stream, the documents without a text."""
+        answer, index = retrieval_pb2.IngestStreamResponse(consistency_token="t"), 0
+        async for request in requests:
+            self.requests.append(request)
+            if request.collection:
+                self._find(request.collection)
+            for document in request.documents:
+                if document.text:
+                    answer.document_count += 1
+                else:
+                    answer.error_count += 1
+                    error = to_status(EmptyText(f"document {document.id!r} has no text"))
+                    answer.errors.add(index=index, document_id=document.id, error=error)
+                index += 1
+        return answer
+
+    async def BatchGetChunks(self, request: Any, context: Any) -> retrieval_pb2.BatchGetChunksResponse:
+        self.requests.append(request)
+        found = [self.chunks[each] for each in request.chunk_ids if each in self.chunks]
+        return retrieval_pb2.BatchGetChunksResponse(chunks=found)
+
+    async def SearchBatch(self, request: Any, context: Any) -> retrieval_pb2.SearchBatchResponse:
+        self.requests.append(request)
+        hits = [retrieval_pb2.Hit(chunk=retrieval_pb2.Chunk(id=each.text or "vector"), score=1) for each in request.requests]
+        return retrieval_pb2.SearchBatchResponse(responses=[retrieval_pb2.SearchResponse(hits=[hit]) for hit in hits])
+
+    async def Embed(self, request: Any, context: Any) -> retrieval_pb2.EmbedResponse:
+        self.requests.append(request)
+        vectors = [b"\0\0\0\0" for _ in request.texts]
+        return retrieval_pb2.EmbedResponse(
+            vectors=vectors, dimension=1, model="minilm", embedding_fingerprint="f", token_count=7
+        )
+
+    async def ListModels(self, request: Any, context: Any) -> retrieval_pb2.ListModelsResponse:
+        names, token = page(["big", "minilm"], request)
+        models = [retrieval_pb2.Model(name=name, dimension=2, window_tokens=256, backend="torch fp32") for name in names]
+        return retrieval_pb2.ListModelsResponse(models=models, next_page_token=token)
+
+    async def GetCollectionStatus(self, request: Any, context: Any) -> retrieval_pb2.GetCollectionStatusResponse:
+        return retrieval_pb2.GetCollectionStatusResponse(shards=[self._shard(request.name)])
+
+    async def CompactCollection(self, request: Any, context: Any) -> retrieval_pb2.CompactCollectionResponse:
+        return retrieval_pb2.CompactCollectionResponse(shards=[self._shard(request.name)])
+
+    async def CreateSnapshot(self, request: Any, context: Any) -> retrieval_pb2.CreateSnapshotResponse:
+        return retrieval_pb2.CreateSnapshotResponse(snapshots=[self._snapshot("new")])
+
+    async def ListSnapshots(self, request: Any, context: Any) -> retrieval_pb2.ListSnapshotsResponse:
+        ids, token = page(["b", "a"], request)
+        return retrieval_pb2.ListSnapshotsResponse(snapshots=[self._snapshot(each) for each in ids], next_page_token=token)
+
+    def _shard(self, name: str) -> retrieval_pb2.ShardStatus:
+        self._find(name)
+        return retrieval_pb2.ShardStatus(
+            shard=1, position=5, record_position=6, row_count=4, deleted_row_count=1, head_row_count=2, segment_count=3,
+            index_kind=retrieval_pb2.INDEX_KIND_HNSW, size_bytes=100,
+        )  # fmt: skip
+
+    def _snapshot(self, id_: str) -> retrieval_pb2.Snapshot:
+        made = retrieval_pb2.Snapshot(id=id_, shard=1, position=5, size_bytes=10)
+        made.create_time.FromSeconds(1_700_000_000)
+        return made
 
     async def UpsertChunks(self, request: Any, context: Any) -> retrieval_pb2.UpsertChunksResponse:
         self.requests.append(request)
@@ -168,10 +238,15 @@ class Retrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
 
     async def Search(self, request: Any, context: Any) -> retrieval_pb2.SearchResponse:
         self.requests.append(request)
+        self.seen.append(identity.current())
         self._find(request.collection)
         found = [self.chunks[each] for each in sorted(self.chunks)][: request.top_k or 10]
         hits = [retrieval_pb2.Hit(chunk=chunk, score=0.5 - 0.125 * rank) for rank, chunk in enumerate(found)]
-        return retrieval_pb2.SearchResponse(hits=hits)
+        partial = request.allow_partial
+        following = "" if request.page_token else "second"
+        return retrieval_pb2.SearchResponse(
+            hits=hits, partial=partial, missing_shards=[2] if partial else [], next_page_token=following
+        )
 
     def _find(self, name: str) -> retrieval_pb2.Collection:
         if name not in self.collections:
@@ -263,6 +338,7 @@ class Services:
         chain = (
             Tracing(self.provider.get_tracer("test")),
             ErrorBoundary(),
+            Access(None, {}),
             Admission(settings.concurrency_max),
             Deadline(),
         )

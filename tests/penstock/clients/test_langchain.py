@@ -19,10 +19,12 @@ from pydantic import ValidationError
 
 from penstock.clients import Document as PenstockDocument
 from penstock.clients import RetrievalClient
+from penstock.clients.filters import equals
 from penstock.clients.langchain import PenstockChatModel, PenstockFlow, PenstockRetriever
 from penstock.errors import BackendUnavailable, CollectionNotFound, FlowNotFound, InvalidArgument, ModelNotFound, Overloaded
 from penstock.flow.v1 import flow_pb2
 from penstock.generation.v1 import generation_pb2
+from penstock.retrieval.v1 import retrieval_pb2
 
 USAGE = {"input_tokens": 7, "output_tokens": 2, "total_tokens": 9, "input_token_details": {"cache_read": 3}}
 
@@ -350,3 +352,14 @@ def test_the_clients_themselves_import_neither_langchain_nor_the_telemetry_sdk()
         "print([name for name in ('langchain_core', 'opentelemetry.sdk', 'pydantic') if name in sys.modules])",
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+async def test_a_retriever_searches_as_it_is_told_and_says_on_whose_behalf(services: Any, retriever: PenstockRetriever) -> None:
+    told = {"mode": "hybrid", "filter": equals("lang", "en")}
+    other = PenstockRetriever(target=services.target, collection="wiki", options=told, api_key="psk_x", principals={"user:ann"})
+    async with other:
+        await other.ainvoke("passage", top_k=2)
+    asked = services.retrieval.requests[-1]
+    assert (asked.mode, asked.filter.equals.field, asked.top_k) == (retrieval_pb2.SEARCH_MODE_HYBRID, "lang", 2)
+    assert services.retrieval.seen[-1].principals == {"user:ann"}
+    assert "psk_x" not in repr(other)

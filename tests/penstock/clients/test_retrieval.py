@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.clients import Chunk, Document, Hit, Ingested, RetrievalClient
+from penstock.clients import Chunk, Document, Hit, Ingested, RetrievalClient, Written
 from penstock.errors import CollectionNotFound, EmptyText, InvalidArgument
 from penstock.retrieval.v1 import retrieval_pb2 as pb
 
@@ -39,7 +39,7 @@ async def test_a_collection_is_created_read_listed_and_deleted(services: Any, cl
 async def test_ingest_sends_batches_and_tells_the_totals_after_each(services: Any, client: RetrievalClient) -> None:
     told: list[Ingested] = []
     total = await client.ingest("wiki", iter(texts(5)), batch_size_max=2, on_progress=told.append)
-    assert total == Ingested(document_count=5, chunk_count=5)
+    assert total == Ingested(document_count=5, chunk_count=5, unchanged_count=3, consistency_token="t1,t2,t3")
     assert [each.document_count for each in told] == [2, 4, 5]
     assert [len(request.documents) for request in services.retrieval.requests] == [2, 2, 1]
 
@@ -63,9 +63,9 @@ async def test_ingesting_nothing_makes_no_call(services: Any, client: RetrievalC
 async def test_a_search_by_text_returns_hits_with_their_metadata(services: Any, client: RetrievalClient) -> None:
     await client.ingest("wiki", [Document(id="d", text="a tower", metadata={"page": 3, "tags": ["x"]})])
     hits = await client.search("wiki", "tower", top_k=1)
-    assert hits == (
-        Hit(chunk_id="d#0", document_id="d", text="a tower", metadata={"page": 3, "tags": ["x"]}, score=0.5),
-    )  # fmt: skip
+    expected = Hit(chunk_id="d#0", document_id="d", text="a tower", metadata={"page": 3, "tags": ["x"]}, score=0.5)
+    assert list(hits) == [expected]
+    assert (hits[0], hits[:1], len(hits)) == (expected, (expected,), 1)
     assert services.retrieval.requests[-1] == pb.SearchRequest(collection="collections/wiki", text="tower", top_k=1)
 
 
@@ -85,11 +85,11 @@ async def test_a_top_k_of_zero_reaches_the_service_to_be_refused_there(services:
 async def test_ready_chunks_are_stored_listed_and_deleted(services: Any, client: RetrievalClient) -> None:
     chunks = [Chunk(id=f"c{number}", document_id="d", text="t", metadata={"n": number}) for number in range(3)]
     with_vector = Chunk(id="v", text="t", vector=[1.0, 0.0])
-    assert await client.upsert_chunks("wiki", [*chunks, with_vector], batch_size_max=3) == 4
+    assert await client.upsert_chunks("wiki", [*chunks, with_vector], batch_size_max=3) == Written(chunk_count=4)
     assert [len(request.chunks) for request in services.retrieval.requests] == [3, 1]
     assert services.retrieval.requests[1].chunks[0].vector == np.array([1, 0], "<f4").tobytes()
     assert [chunk async for chunk in client.list_chunks("wiki", page_size=2)][:3] == chunks
-    assert await client.delete_chunks("wiki", chunk_ids=["v", "none"], document_ids=["d"]) == 4
+    assert await client.delete_chunks("wiki", chunk_ids=["v", "none"], document_ids=["d"]) == Written(chunk_count=4)
 
 
 async def test_metadata_that_json_cannot_say_names_its_document(client: RetrievalClient) -> None:
