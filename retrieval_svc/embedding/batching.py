@@ -1,9 +1,10 @@
 """Texts to vectors: batched across requests, with nothing of a long text cut off."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from opentelemetry.trace import Span as TraceSpan
@@ -11,6 +12,9 @@ from opentelemetry.trace import Tracer
 from opentelemetry.util.types import AttributeValue
 
 from penstock import semconv
+from retrieval_svc.embedding.cache import VectorCache
+from retrieval_svc.embedding.embedder import Embedded, Embedder, Purpose
+from retrieval_svc.embedding.prompts import NO_PROMPTS, Prompts, prompted
 from retrieval_svc.ingest.chunking import Span, split_to_windows
 from retrieval_svc.values import EmbeddingModel, Matrix, Vector
 from retrieval_svc.worker import Lane, Worker
@@ -21,37 +25,21 @@ WRITES: Final = 1
 """The lane of ingestion. The lanes take turns, so that a search waits for a few texts of a long ingestion, and no more."""
 
 
-class Embedder(Protocol):
-    """A model that is loaded. `embed` is called from one thread; `token_spans` from any."""
-
-    @property
-    def model(self) -> EmbeddingModel:
-        """What it is."""
-        ...
-
-    def token_spans(self, text: str) -> list[Span]:
-        """The spans of the text's tokens, [start, end) in characters, without special tokens. Takes a text of any length."""
-        ...
-
-    def embed(self, texts: Sequence[str]) -> Matrix:
-        """One vector a text, shape (len(texts), dimension), in one pass. Every text fits the window."""
-        ...
+_QUERIES_OF_A_JOB: Final = 8
+"""A batch of searches waits as jobs of so many texts, so that single searches get in between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Embedded:
-    """What became of one job: a vector a text, the tokens in them, and how many texts shared its turn."""
-
-    vectors: Matrix
-    token_count: int
-    batch_size: int
+class _Job:
+    texts: Sequence[str]
+    purpose: Purpose
 
 
 class Embeddings:
     """An embedder behind a thread and two bounded lanes.
 
     A text longer than the window is embedded window by window; its vector is the mean of theirs weighted by tokens, brought to
-    their mean length (which is 1 where the model normalises).
+    their mean length (which is 1 where the model normalises). Each window has the prompt of the text's purpose.
     """
 
     def __init__(
@@ -63,46 +51,73 @@ class Embeddings:
         query_waiting_max: int,
         write_batch_max: int,
         pass_tokens_max: int,
+        prompts: Prompts = NO_PROMPTS,
+        cache: VectorCache | None = None,
     ) -> None:
-        self._embedder = embedder
+        self._embedders = prompted(embedder, prompts)
         self._tracer = tracer
+        self._cache = cache or VectorCache(0)
         self._pass_tokens_max = pass_tokens_max
         self._write_batch_max = write_batch_max
         lanes = (
             Lane(batch_max=query_batch_max, waiting_max=query_waiting_max),
             Lane(batch_max=1, waiting_max=1),  # Writes are admitted elsewhere and have one job each in here.
         )
-        self._worker = Worker[Sequence[str], Embedded](name="embedding", work=self._work, lanes=lanes)
+        self._worker = Worker[_Job, Embedded](name="embedding", work=self._work, lanes=lanes)
 
     @property
     def model(self) -> EmbeddingModel:
-        """The loaded model."""
-        return self._embedder.model
+        """The loaded model. Its window is what a document has of it."""
+        return self._embedders[Purpose.DOCUMENT].model
 
     @property
     def token_spans(self) -> Callable[[str], list[Span]]:
         """How the model cuts a text into tokens."""
-        return self._embedder.token_spans
+        return self._embedders[Purpose.DOCUMENT].token_spans
 
     async def query(self, text: str) -> Vector:
         """The vector of a search's text. Raises Overloaded when too many wait."""
-        with self._span() as span:
-            embedded = await self._worker.run([text], lane=QUERIES)
-            span.set_attribute(semconv.GEN_AI_USAGE_INPUT_TOKENS, embedded.token_count)
-            span.set_attribute(semconv.PENSTOCK_BATCH_SIZE, embedded.batch_size)
-            vector: Vector = embedded.vectors[0]
-            return vector
+        vector: Vector = (await self.queries([text]))[0]
+        return vector
+
+    async def queries(self, texts: Sequence[str]) -> Matrix:
+        """One vector a text. Raises Overloaded when too many wait."""
+        return (await self.embed(texts, Purpose.QUERY))[0]
 
     async def texts(self, texts: Sequence[str]) -> Matrix:
         """A vector for each text of a write, a few texts at a time so that searches get their turns."""
+        return (await self.embed(texts, Purpose.DOCUMENT))[0]
+
+    async def embed(self, texts: Sequence[str], purpose: Purpose) -> tuple[Matrix, int]:
+        """A vector a text, and the tokens of all. Vectors that are kept cost nothing. Raises Overloaded, queries only."""
         with self._span() as span:
-            parts = [
-                await self._worker.run(texts[at : at + self._write_batch_max], lane=WRITES, always=True)
-                for at in range(0, len(texts), self._write_batch_max)
-            ]
-            span.set_attribute(semconv.GEN_AI_USAGE_INPUT_TOKENS, sum(part.token_count for part in parts))
-            span.set_attribute(semconv.PENSTOCK_BATCH_SIZE, len(texts))
-            return np.concatenate([part.vectors for part in parts])
+            batch_size = 0
+
+            async def make(missing: list[str]) -> Embedded:
+                nonlocal batch_size
+                embedded = await self._run(missing, purpose)
+                batch_size = max(batch_size, embedded.batch_size)
+                return embedded
+
+            vectors, token_count = await self._cache.embed(self.model.fingerprint, purpose, texts, make)
+            span.set_attribute(semconv.GEN_AI_USAGE_INPUT_TOKENS, token_count)
+            span.set_attribute(semconv.PENSTOCK_BATCH_SIZE, batch_size)
+            return vectors, token_count
+
+    async def _run(self, texts: list[str], purpose: Purpose) -> Embedded:
+        """Through the purpose's lane. Queries wait all at once; of a write, a job waits when the one before it is done."""
+        if purpose is Purpose.QUERY:
+            parts = await asyncio.gather(
+                *(self._worker.run(job, lane=QUERIES) for job in _jobs(texts, purpose, _QUERIES_OF_A_JOB))
+            )
+        else:
+            jobs = _jobs(texts, purpose, self._write_batch_max)
+            parts = [await self._worker.run(job, lane=WRITES, always=True) for job in jobs]
+        return Embedded(
+            vectors=np.concatenate([part.vectors for part in parts]),
+            token_counts=tuple(count for part in parts for count in part.token_counts),
+            batch_size=max(part.batch_size for part in parts),
+        )
 
     async def close(self) -> None:
         """Ends the thread."""
@@ -116,25 +131,29 @@ class Embeddings:
         }
         return self._tracer.start_as_current_span(f"embeddings {self.model.name}", attributes=attributes)
 
-    def _work(self, jobs: list[Sequence[str]]) -> list[Embedded]:
-        texts = [text for job in jobs for text in job]
-        windows = [split_to_windows(text, self._embedder.token_spans, self.model.window_tokens) for text in texts]
-        vectors = self._embed_all([window for pieces in windows for window in pieces])
+    def _work(self, jobs: list[_Job]) -> list[Embedded]:
+        embedder = self._embedders[jobs[0].purpose]  # A lane has one purpose, and a batch comes from one lane.
+        texts = [text for job in jobs for text in job.texts]
+        windows = [split_to_windows(text, embedder.token_spans, embedder.model.window_tokens) for text in texts]
+        vectors = self._embed_all(embedder, [window for pieces in windows for window in pieces])
         counts = [[count for _, count in pieces] for pieces in windows]
         means = combine_windows(vectors, counts)
         results, at = [], 0
         for job in jobs:
-            end = at + len(job)
-            tokens = sum(map(sum, counts[at:end]))
-            results.append(Embedded(vectors=means[at:end], token_count=tokens, batch_size=len(texts)))
+            end = at + len(job.texts)
+            results.append(Embedded(vectors=means[at:end], token_counts=tuple(map(sum, counts[at:end])), batch_size=len(texts)))
             at = end
         return results
 
-    def _embed_all(self, windows: Sequence[tuple[str, int]]) -> Matrix:
-        vectors = np.empty((len(windows), self.model.dimension), dtype=np.float32)
+    def _embed_all(self, embedder: Embedder, windows: Sequence[tuple[str, int]]) -> Matrix:
+        vectors = np.empty((len(windows), embedder.model.dimension), dtype=np.float32)
         for places in plan_passes([count for _, count in windows], self._pass_tokens_max):
-            vectors[places] = self._embedder.embed([windows[at][0] for at in places])
+            vectors[places] = embedder.embed([windows[at][0] for at in places])
         return vectors
+
+
+def _jobs(texts: list[str], purpose: Purpose, size: int) -> list[_Job]:
+    return [_Job(texts=texts[at : at + size], purpose=purpose) for at in range(0, len(texts), size)]
 
 
 def plan_passes(token_counts: Sequence[int], tokens_max: int) -> Iterator[list[int]]:

@@ -17,6 +17,7 @@ import numpy as np
 from retrieval_svc.embedding.prepared import PreparedEmbedder, Run
 from retrieval_svc.embedding.preparing import DESCRIPTION, RECIPES, TOKENIZER, Backend, Prepared, refuse, write_json
 from retrieval_svc.embedding.sentence_transformer import Exportable, describe_export, export_modules, open_transformer
+from retrieval_svc.values import Matrix
 
 _COSINE_MIN: Final = 0.98
 """To the original. 8 bits were measured at 0.999; a graph that lost its pooling or its mask is far below."""
@@ -68,7 +69,7 @@ def main(backend: Backend, source: Path, target: Path) -> None:
         raise
     except Exception as error:  # noqa: BLE001  # Tracing runs the model's own code and may fail in any way.
         refuse(target, f"the model in {source} cannot be exported to {backend.value} ({type(error).__name__}: {error})")
-    cosine = _cosine(ours, transformer.encode(list(_PROBES), show_progress_bar=False))
+    cosine = _cosine(ours, transformer.encode(list(_PROBES), show_progress_bar=False, prompt=""))
     if not cosine >= _COSINE_MIN:
         refuse(
             target,
@@ -77,7 +78,7 @@ def main(backend: Backend, source: Path, target: Path) -> None:
     write_json(target / DESCRIPTION, asdict(description))
 
 
-def _cosine(ours: np.ndarray, theirs: np.ndarray) -> float:
+def _cosine(ours: Matrix, theirs: Matrix) -> float:
     """The least over the texts."""
     lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     return float(((ours * theirs).sum(axis=1) / lengths).min())

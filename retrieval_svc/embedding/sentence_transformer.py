@@ -37,6 +37,11 @@ class SentenceTransformerEmbedder:
         """What is loaded."""
         return self._model
 
+    @property
+    def own_prompts(self) -> tuple[str, str]:
+        """What the model itself puts before a query and before a document."""
+        return prompts_of(self._transformer)
+
     def token_spans(self, text: str) -> list[Span]:
         """The spans of the text's tokens."""
         spans: list[Span] = self._tokenizer.encode(text, add_special_tokens=False).offsets
@@ -44,7 +49,7 @@ class SentenceTransformerEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Matrix:
         """One vector a text."""
-        vectors = self._transformer.encode(list(texts), batch_size=len(texts), show_progress_bar=False, convert_to_numpy=True)
+        vectors = self._transformer.encode(list(texts), batch_size=len(texts), show_progress_bar=False, prompt="")
         return np.ascontiguousarray(vectors, dtype=np.float32)
 
 

@@ -5,36 +5,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from retrieval_svc.embedding.batching import Embeddings, combine_windows, plan_passes
-from tests.retrieval_svc.fakes import WINDOW_TOKENS, Core, WordEmbedder
-
-
-def embeddings_over(embedder: WordEmbedder) -> Embeddings:
-    return Embeddings(
-        embedder,
-        tracer=TracerProvider().get_tracer("test"),
-        query_batch_max=8,
-        query_waiting_max=64,
-        write_batch_max=4,
-        pass_tokens_max=20,
-    )
+from penstock.errors import Overloaded
+from retrieval_svc.embedding.batching import combine_windows, plan_passes
+from tests.retrieval_svc.embedding.embedding_fakes import WINDOW_TOKENS, CountingEmbedder, embeddings_over
 
 
 async def test_texts_get_their_own_vectors_whatever_they_were_batched_with() -> None:
-    embedder = WordEmbedder()
+    embedder = CountingEmbedder()
     embeddings = embeddings_over(embedder)
     texts = [f"word{number} shared" for number in range(40)]
     together = await asyncio.gather(*(embeddings.query(text) for text in texts))
     bulk = await embeddings.texts(texts)
     await embeddings.close()
     for text, alone, among in zip(texts, together, bulk, strict=True):
-        np.testing.assert_array_equal(alone, WordEmbedder().embed([text])[0])
+        np.testing.assert_array_equal(alone, CountingEmbedder().embed([text])[0])
         np.testing.assert_array_equal(alone, among)
 
 
 async def test_queries_that_wait_share_a_pass() -> None:
-    embedder = WordEmbedder()
+    embedder = CountingEmbedder()
     embeddings = embeddings_over(embedder)
     await asyncio.gather(*(embeddings.query(f"q{number}") for number in range(30)))
     await embeddings.close()
@@ -43,10 +35,10 @@ async def test_queries_that_wait_share_a_pass() -> None:
 
 
 async def test_a_text_over_the_window_is_embedded_whole() -> None:
-    embeddings = embeddings_over(WordEmbedder())
+    embeddings = embeddings_over(CountingEmbedder())
     words = [f"w{number}" for number in range(3 * WINDOW_TOKENS)]
     vector = await embeddings.query(" ".join(words))
-    last = WordEmbedder().embed([words[-1]])[0]
+    last = CountingEmbedder().embed([words[-1]])[0]
     without_last = await embeddings.query(" ".join(words[:-1]))
     await embeddings.close()
     assert vector @ last > without_last @ last
@@ -77,13 +69,27 @@ def test_passes_hold_every_text_once_and_stay_within_the_tokens(counts: list[int
     assert all(len(places) == 1 or max(counts[at] for at in places) * len(places) <= tokens_max for places in passes)
 
 
-async def test_the_span_of_an_embedding_belongs_to_its_request(core: Core) -> None:
-    with core.provider.get_tracer("test").start_as_current_span("request") as request:
-        await core.catalog.embeddings_for(core.catalog.find("collections/texts").spec).query("two words")
-    span = core.spans()["embeddings words"]
+async def test_the_span_of_an_embedding_belongs_to_its_request() -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    embeddings = embeddings_over(CountingEmbedder(), provider=provider)
+    with provider.get_tracer("test").start_as_current_span("request") as request:
+        await embeddings.query("two words")
+    await embeddings.close()
+    span = next(each for each in exporter.get_finished_spans() if each.name == "embeddings words")
     assert span.parent is not None
     assert span.parent.span_id == request.get_span_context().span_id
     assert span.attributes is not None
     assert span.attributes["gen_ai.usage.input_tokens"] == 2
     assert span.attributes["gen_ai.operation.name"] == "embeddings"
     assert span.attributes["penstock.batch.size"] == 1
+
+
+async def test_a_batch_of_queries_is_answered_in_order_and_waits_as_few_jobs() -> None:
+    embeddings = embeddings_over(CountingEmbedder(), query_waiting_max=8)
+    texts = [f"q{number}" for number in range(64)]
+    vectors = await embeddings.queries(texts)
+    with pytest.raises(Overloaded):
+        await embeddings.queries([*texts, "one job more"])
+    await embeddings.close()
+    np.testing.assert_array_equal(vectors, np.concatenate([CountingEmbedder().embed([text]) for text in texts]))
