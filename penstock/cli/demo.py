@@ -5,7 +5,7 @@ import json
 import signal
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from penstock.cli.flows import show_stream
 from penstock.cli.ingest import IngestOptions, ingest_corpus
-from penstock.cli.local import LocalStack, Running
+from penstock.cli.local import MODULES, LocalStack, Running
 from penstock.cli.otlp_receiver import OtlpReceiver, receiving
 from penstock.cli.rendering import print_sources
 from penstock.cli.trace_tree import trace_tree
@@ -31,7 +31,11 @@ async def run_demo(data_dir: str, examples: str, question: str) -> None:
     """Everything once, then a stop. Raises what failed, with the part in its message."""
     console, folder = Console(highlight=False), Path(examples)
     async with receiving() as traces:
-        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{traces.address}", "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        environment = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{traces.address}",
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+            "OTEL_METRICS_EXPORTER": "none",  # The receiver takes traces alone.
+        }
         local = LocalStack(Path(data_dir), fixed_ports=False, environment=environment)
         async with _started(console, local):
             await _prepare_example(console, local, folder)
@@ -41,13 +45,15 @@ async def run_demo(data_dir: str, examples: str, question: str) -> None:
     console.print("[bold green]done[/]: every service stopped cleanly")
 
 
-async def run_up(data_dir: str, examples: str) -> None:
-    """Everything, until Ctrl-C or until a service dies."""
-    console, local = Console(highlight=False), LocalStack(Path(data_dir), fixed_ports=True, environment={})
+async def run_up(data_dir: str, examples: str, only: Collection[str] = ()) -> None:
+    """Everything, or the services `only`, until Ctrl-C or until a service dies. The examples need a gateway and retrieval."""
+    console = Console(highlight=False)
+    local = LocalStack(Path(data_dir), fixed_ports=True, environment={}, names=only or tuple(MODULES))
     async with _started(console, local):
-        if examples:
+        has_flows = {"gateway", "retrieval"} <= local.services.keys()
+        if examples and has_flows:
             await _prepare_example(console, local, Path(examples))
-        _print_addresses(console, local)
+        _print_addresses(console, local, has_flows=has_flows)
         await _until_asked_to_stop(local)
         console.print("\n[bold]draining[/] ...")
     console.print("[bold green]stopped[/]")
@@ -59,7 +65,7 @@ async def _started(console: Console, local: LocalStack) -> AsyncIterator[None]:
         console.print(f"  [green]✓[/] {service.name:<10} grpc {service.grpc:<16} http {service.http}")
 
     with _part("starting the services"):
-        console.print(f"[bold]starting[/] gateway, retrieval and generation (logs in {local.folder}/logs)")
+        console.print(f"[bold]starting[/] {', '.join(local.names)} (logs in {local.folder}/logs)")
         await local.start(tell)
     try:
         yield
@@ -144,20 +150,28 @@ def _source(fields: dict[str, Any]) -> Source:
     )
 
 
-def _print_addresses(console: Console, local: LocalStack) -> None:
-    gateway = local.services["gateway"]
-    inputs = json.dumps({"inputs": {"question": QUESTION}})
-    call = json.dumps({"name": f"flows/{FLOW}", "inputs": {"question": QUESTION}})
+def _print_addresses(console: Console, local: LocalStack, *, has_flows: bool) -> None:
     console.print("\n[bold]try[/]")
-    for line in (
-        f"curl -s http://{gateway.http}/v1/flows/{FLOW}:run -d '{inputs}'",
-        f"curl -N http://{gateway.http}/v1/flows/{FLOW}:stream -d '{inputs}'",
-        f"grpcurl -plaintext -d '{call}' {gateway.grpc} penstock.flow.v1.RunService/StreamFlow",
-        f'penstock ask "{QUESTION}"',
-        f"curl -s http://{gateway.http}/openapi.json",
-    ):
+    for line in (*(_flow_commands(local.services["gateway"]) if has_flows else ()), *_own_commands(local.services)):
         console.print(f"  {line}", markup=False, soft_wrap=True)
     console.print("\nCtrl-C drains and stops.")
+
+
+def _flow_commands(gateway: Running) -> Iterator[str]:
+    inputs = json.dumps({"inputs": {"question": QUESTION}})
+    call = json.dumps({"name": f"flows/{FLOW}", "inputs": {"question": QUESTION}})
+    yield f"curl -s http://{gateway.http}/v1/flows/{FLOW}:run -d '{inputs}'"
+    yield f"curl -N http://{gateway.http}/v1/flows/{FLOW}:stream -d '{inputs}'"
+    yield f"grpcurl -plaintext -d '{call}' {gateway.grpc} penstock.flow.v1.RunService/StreamFlow"
+    yield f'penstock ask "{QUESTION}"'
+
+
+def _own_commands(services: Mapping[str, Running]) -> Iterator[str]:
+    for service in services.values():
+        yield f"curl -s http://{service.http}/openapi.json"
+    if "retrieval" in services:
+        yield f"penstock ingest --collection notes --retrieval {services['retrieval'].grpc} FOLDER"
+        yield f'penstock search --retrieval {services["retrieval"].grpc} notes "what was it?"'
 
 
 async def _until_asked_to_stop(local: LocalStack) -> None:

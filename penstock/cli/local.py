@@ -41,7 +41,7 @@ class LocalStack:
         self, folder: Path, *, fixed_ports: bool, environment: Mapping[str, str], names: Collection[str] = tuple(MODULES)
     ) -> None:
         self.folder = folder
-        self._names = frozenset(names)
+        self.names = tuple(name for name in MODULES if name in names)
         self._fixed_ports = fixed_ports
         self._environment = dict(environment)
         self._lock: IO[str] | None = None
@@ -84,11 +84,11 @@ class LocalStack:
     async def _start_all(self, on_ready: Callable[[Running], None]) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                for name in self._names - {"gateway"}:
+                for name in set(self.names) - {"gateway"}:
                     group.create_task(self._start(name, {}, on_ready))
         except* Unavailable as failures:
             raise failures.exceptions[0] from None
-        if "gateway" in self._names:
+        if "gateway" in self.names:
             targets = {f"PENSTOCK_GATEWAY_{name.upper()}_TARGET": each.grpc for name, each in self.services.items()}
             await self._start("gateway", targets, on_ready)
 

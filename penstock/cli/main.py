@@ -12,6 +12,7 @@ from penstock.cli.demo import run_demo, run_up
 from penstock.cli.flows import ask_flow, flow_commands
 from penstock.cli.ingest import SPLITTERS, IngestOptions, ingest_corpus
 from penstock.cli.keys import key_commands
+from penstock.cli.local import MODULES
 from penstock.cli.models import model_commands
 from penstock.cli.retrieval import search_collection
 from penstock.cli.settings_table import settings_markdown
@@ -52,10 +53,11 @@ def penstock_command() -> None:
 @penstock_command.command()
 @click.option("--data-dir", default=".penstock", show_default=True, help="Where state, logs and indexes are kept.")
 @click.option("--examples", default="examples", show_default=True, help="The example corpus and flows; empty for none.")
+@click.option("--only", multiple=True, type=click.Choice(tuple(MODULES)), help="Start this service; may be repeated.")
 @in_loop
-async def up(data_dir: str, examples: str) -> None:
-    """Start the three services on loopback and keep them running until Ctrl-C."""
-    await run_up(data_dir, examples)
+async def up(data_dir: str, examples: str, only: tuple[str, ...]) -> None:
+    """Start the three services, or some of them, on loopback and keep them running until Ctrl-C."""
+    await run_up(data_dir, examples, only)
 
 
 @penstock_command.command()
