@@ -13,7 +13,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Threads that wait for each other sleep. The default, to spin, made a query's embedding thirty times slower (measured: 28 ms
 # against 921 ms) whenever another process wanted the same cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# gRPC's handlers around fork() are for children that go on with gRPC; ours (compaction, reading of files) are other programs.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 from penstock.errors import FailedPrecondition
 from penstock.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc, shard_pb2, shard_pb2_grpc
@@ -26,7 +29,10 @@ from retrieval_svc.cluster.remote_node import RemoteNode
 from retrieval_svc.cluster.servicer import ShardServicer
 from retrieval_svc.cluster.topology import Topology, parse_topology
 from retrieval_svc.data_directory import locked_directory
-from retrieval_svc.embedding.models import EmbeddingModels, ModelConfig, load_models
+from retrieval_svc.embedding.batching import Embeddings
+from retrieval_svc.embedding.cache import VectorCache
+from retrieval_svc.embedding.loading import Loaded, load
+from retrieval_svc.embedding.models import EmbeddingModels
 from retrieval_svc.ingest.extraction import Extractor
 from retrieval_svc.ingest.preparing import Preparation
 from retrieval_svc.ingest.reading_limits import ReadingLimits
@@ -50,7 +56,6 @@ from retrieval_svc.shards.replica import Threads
 from retrieval_svc.shards.threads import IndexThread, TaskThread
 from retrieval_svc.snapshots.backups import Backups
 from retrieval_svc.snapshots.store import SnapshotStore
-
 
 WORKER = 0
 
@@ -79,7 +84,9 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
         rerankings = await _rerankings(parts, stack)
         topology = _topology(settings)
         shards, maintenance = await _shards(parts, topology, stack)
-        catalog = Catalog(parts.store, shards, models, shard_count=settings.shard_count, check_language=check_language)
+        catalog = Catalog(
+            parts.store, shards, models, parts.backups, shard_count=settings.shard_count, check_language=check_language
+        )
         shards.on_unknown = catalog.refresh
         coordinator = await _coordinator(parts, topology, shards, stack)
         await catalog.load()
@@ -128,21 +135,30 @@ def _topology(settings: RetrievalSettings) -> Topology:
 
 async def _models(parts: Parts, stack: AsyncExitStack) -> EmbeddingModels:
     settings = parts.settings
-    configs = [ModelConfig(**each.model_dump()) for each in settings.all_embedding_models]
-    models = await load_models(
-        configs,
-        folder=settings.data_dir / "models",
-        threads=settings.embedding_threads,
+    configs = [each.config for each in settings.all_embedding_models]
+    cache = VectorCache(settings.embedding_cache_bytes_max, parts.metrics)
+    start = partial(_embeddings, parts, cache)
+    folder = settings.data_dir / "models"
+    models = await EmbeddingModels.load(
+        configs, load=partial(load, cache_dir=folder, threads=settings.embedding_threads), start=start
+    )
+    stack.push_async_callback(models.close)
+    await models.warm()
+    return models
+
+
+def _embeddings(parts: Parts, cache: VectorCache, loaded: Loaded) -> Embeddings:
+    settings = parts.settings
+    return Embeddings(
+        loaded.embedder,
         tracer=parts.assembly.telemetry.tracer("retrieval"),
         query_batch_max=settings.embedding_batch_max,
         query_waiting_max=settings.embed_queue_max,
         write_batch_max=settings.ingest_batch_max,
         pass_tokens_max=settings.embedding_pass_tokens_max,
-        cache_bytes_max=settings.embedding_cache_bytes_max,
-        statistics=parts.metrics,
+        prompts=loaded.prompts,
+        cache=cache,
     )
-    stack.push_async_callback(models.close)
-    return models
 
 
 async def _rerankings(parts: Parts, stack: AsyncExitStack) -> Mapping[str, Reranking]:
@@ -152,9 +168,7 @@ async def _rerankings(parts: Parts, stack: AsyncExitStack) -> Mapping[str, Reran
     # Imported here: it brings torch, which a service without a reranker may do without.
     from retrieval_svc.embedding.cross_encoder import load_reranker  # noqa: PLC0415
 
-    loaded = await asyncio.to_thread(
-        load_reranker, settings.reranker, name=settings.reranker_name
-    )
+    loaded = await asyncio.to_thread(load_reranker, settings.reranker, name=settings.reranker_name)
     tracer = parts.assembly.telemetry.tracer("retrieval")
     reranking = Reranking(loaded, tracer=tracer, batch_max=settings.embedding_batch_max, waiting_max=settings.rerank_queue_max)
     stack.push_async_callback(reranking.close)

@@ -6,7 +6,7 @@ is asked for a collection that it does not know.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -14,7 +14,6 @@ from penstock.errors import (
     AlreadyExists,
     CollectionNotFound,
     DimensionMismatch,
-    EmbeddingMismatch,
     FailedPrecondition,
     ModelNotFound,
     PenstockError,
@@ -22,8 +21,9 @@ from penstock.errors import (
 from penstock.paging import key_after, page_token
 from retrieval_svc import checks
 from retrieval_svc.embedding.batching import Embeddings
+from retrieval_svc.embedding.models import check_fingerprints
 from retrieval_svc.unbroken import unbroken
-from retrieval_svc.values import Collection, CollectionSpec, IndexConfig, LexicalConfig, Metric, ShardStatus
+from retrieval_svc.values import Collection, CollectionSpec, EmbeddingModel, IndexConfig, LexicalConfig, Metric, ShardStatus
 
 _log = logging.getLogger(__name__)
 
@@ -65,8 +65,21 @@ class ShardHolder(Protocol):
 class Models(Protocol):
     """The embedding models that are loaded."""
 
-    def find(self, name: str) -> Embeddings:
+    @property
+    def models(self) -> Mapping[str, EmbeddingModel]:
+        """What is loaded, by name."""
+        ...
+
+    def for_name(self, name: str) -> Embeddings:
         """The model of that name, or the default for "". Raises ModelNotFound."""
+        ...
+
+
+class Archive(Protocol):
+    """Where snapshots are."""
+
+    async def drop(self, uid: int) -> None:
+        """Removes a deleted collection's. Raises BackendUnavailable."""
         ...
 
 
@@ -91,6 +104,7 @@ class Catalog:
         record: CollectionRecord,
         shards: ShardHolder,
         models: Models,
+        archive: Archive | None,
         *,
         shard_count: int,
         check_language: "CheckLanguage",
@@ -98,6 +112,7 @@ class Catalog:
         self._record = record
         self._shards = shards
         self._models = models
+        self._archive = archive
         self._shard_count = shard_count
         self._check_language = check_language
         self._open: dict[str, Collection] = {}
@@ -106,7 +121,7 @@ class Catalog:
     async def load(self) -> None:
         """Opens every collection. Raises EmbeddingMismatch when one's vectors were made by another model than is loaded."""
         collections = await self._record.collections()
-        self._refuse_mismatches([collection.spec for collection in collections])
+        self._check([collection.spec for collection in collections])
         await asyncio.gather(*map(self._opened, collections))
 
     async def refresh(self) -> None:
@@ -173,8 +188,8 @@ class Catalog:
         if not spec.embedding_model:
             message = f"the collection {spec.id!r} has no embedding model: give a vector, not a text alone"
             raise FailedPrecondition(message, metadata={"collection": spec.id})
-        self._refuse_mismatches([spec])
-        return self._models.find(spec.embedding_model)
+        self._check([spec])
+        return self._models.for_name(spec.embedding_model)
 
     def _spec(self, wanted: Wanted) -> CollectionSpec:
         collection_id = checks.collection_id(wanted.id)
@@ -200,7 +215,7 @@ class Catalog:
         if not wanted.embedding_model and wanted.dimension:
             return "", "", checks.dimension(wanted.dimension)
         try:
-            model = self._models.find(wanted.embedding_model).model
+            model = self._models.for_name(wanted.embedding_model).model
         except ModelNotFound:
             if wanted.embedding_model:
                 raise
@@ -211,24 +226,8 @@ class Catalog:
             raise DimensionMismatch(message, metadata={"dimension": str(model.dimension)})
         return model.name, model.fingerprint, model.dimension
 
-    def _refuse_mismatches(self, specs: Sequence[CollectionSpec]) -> None:
-        faults = [fault for spec in specs if (fault := self._mismatch(spec))]
-        if faults:
-            message = "; ".join(faults) + ". Load the model that made them, or ingest into a new collection"
-            raise EmbeddingMismatch(
-                message, metadata={"collections": ",".join(spec.id for spec in specs if self._mismatch(spec))}
-            )
-
-    def _mismatch(self, spec: CollectionSpec) -> str:
-        if not spec.embedding_model:
-            return ""
-        try:
-            loaded = self._models.find(spec.embedding_model).model.fingerprint
-        except ModelNotFound:
-            loaded = "no such model"
-        if loaded == spec.embedding_fingerprint:
-            return ""
-        return f"the vectors of {spec.id!r} were made by {spec.embedding_fingerprint}, but loaded is {loaded}"
+    def _check(self, specs: Sequence[CollectionSpec]) -> None:
+        check_fingerprints(specs, self._models.models.values())
 
     async def _look_again(self) -> None:
         """Reads the record if it can be read: what is known goes on being served while it cannot."""
@@ -249,6 +248,14 @@ class Catalog:
         async with self._refreshing:
             if self.is_open(collection):
                 await self._closed(collection)
+        if self._archive is not None:
+            await self._remove_snapshots(self._archive, collection)
+
+    async def _remove_snapshots(self, archive: Archive, collection: Collection) -> None:
+        try:
+            await archive.drop(collection.uid)
+        except PenstockError as error:
+            _log.warning("the snapshots of the deleted collection %s are still there: %s", collection.spec.id, error.message)
 
     async def _opened(self, collection: Collection) -> None:
         await self._shards.open(collection)

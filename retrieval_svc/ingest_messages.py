@@ -11,10 +11,10 @@ from penstock.retrieval.v1 import retrieval_pb2 as pb
 from penstock.wire import to_status
 from retrieval_svc.checks import DOCUMENTS_MAX
 from retrieval_svc.consistency import consistency_token
+from retrieval_svc.embedding.models import EmbeddedTexts
 from retrieval_svc.ingest.splitting import Splitter, Splitting
 from retrieval_svc.ingest.streaming import Item, Refused, Streamed, Written
 from retrieval_svc.messages import chosen, document_from
-from retrieval_svc.operations import EmbeddedTexts
 
 _SPLITTERS: Final[Mapping[int, Splitter]] = {
     pb.SPLITTER_UNSPECIFIED: Splitter.BY_TYPE,

@@ -6,6 +6,7 @@ from typing import Protocol
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from retrieval_svc.cluster.statistics import Event
+from retrieval_svc.embedding.embedder import Purpose
 from retrieval_svc.shards.replica import Replica
 from retrieval_svc.values import ShardStatus
 
@@ -81,16 +82,17 @@ class RetrievalMetrics:
         """Notes how many texts one turn of a model had."""
         self._batches.record(size, _TEXTS)
 
-    def looked_up(self, *, hits: int, misses: int) -> None:
-        """Counts texts whose vectors were known, and those whose were not."""
-        self._cached.add(hits, _HIT)
-        self._cached.add(misses, _MISS)
+    def hits(self, count: int, purpose: Purpose) -> None:
+        """Counts texts whose vectors were known."""
+        self._cached.add(count, {"result": "hit", "purpose": purpose.value})
+
+    def misses(self, count: int, purpose: Purpose) -> None:
+        """Counts texts that had to be embedded."""
+        self._cached.add(count, {"result": "miss", "purpose": purpose.value})
 
 
 _SEARCHES = {"of": "searches"}
 _TEXTS = {"of": "texts"}
-_HIT = {"result": "hit"}
-_MISS = {"result": "miss"}
 
 
 def _tombstone_share(status: ShardStatus) -> float:

@@ -9,21 +9,13 @@ from typing import Final, Protocol
 from penstock.errors import FailedPrecondition, InvalidArgument, Violation
 from penstock.paging import key_after, page_token
 from retrieval_svc import checks
+from retrieval_svc.embedding.models import EmbeddedTexts
 from retrieval_svc.shards.follower import ShardKey
 from retrieval_svc.shards.replica import Replica
-from retrieval_svc.values import Collection, EmbeddingModel, Matrix, ShardStatus
+from retrieval_svc.values import Collection, EmbeddingModel, ShardStatus
 
 TEXTS_MAX: Final = 1000
 _MODELS: Final = "models"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddedTexts:
-    """Vectors, one a text, and what made them."""
-
-    vectors: Matrix
-    token_count: int
-    model: EmbeddingModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

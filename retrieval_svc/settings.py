@@ -1,12 +1,13 @@
 """Settings of the retrieval service: PENSTOCK_RETRIEVAL_* in the environment."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from penstock.settings import ServiceSettings
+from retrieval_svc.embedding.loading import ModelConfig
+from retrieval_svc.embedding.preparing import Backend
 
 
 class ModelSettings(BaseModel):
@@ -16,9 +17,14 @@ class ModelSettings(BaseModel):
 
     name: str = Field(min_length=1, max_length=256)
     reference: str = Field(min_length=1)
-    backend: Literal["auto", "torch", "onnxruntime", "openvino"] = "auto"
-    query_prompt: str = ""
-    document_prompt: str = ""
+    backend: Backend = Backend.AUTO
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model as it is loaded."""
+        return ModelConfig(**self.model_dump())
 
 
 class RetrievalSettings(ServiceSettings):
@@ -39,8 +45,8 @@ class RetrievalSettings(ServiceSettings):
     embedding_model_name: str = Field(
         default="all-MiniLM-L6-v2", min_length=1, max_length=256, description="The name by which collections know that model."
     )
-    embedding_backend: Literal["auto", "torch", "onnxruntime", "openvino"] = Field(
-        default="auto",
+    embedding_backend: Backend = Field(
+        default=Backend.AUTO,
         description="What runs that model. auto: int8 on the CPU where the model can be brought to it, else torch.",
     )
     embedding_models: tuple[ModelSettings, ...] = Field(

@@ -73,7 +73,6 @@ class EmbeddingModel:
     window_tokens: int
     fingerprint: str
     backend: str = ""
-    backend: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,8 +176,8 @@ class Changes:
     """The entries of one shard's log that are numbered above `after`, up to and with `through`.
 
     `stored` are the rows to add; those that a later entry of the same changes removes again are left out. `removed` are the
-    sequence numbers of rows that are gone, deleted or replaced, and `removed_at` the numbers of the entries that say so
-    (ascending). Applied as a whole, they bring a shard at `after` to the state at `through`.
+    sequence numbers of all rows that are gone, deleted or replaced, the left out among them, and `removed_at` the numbers of
+    the entries that say so (ascending). Applied as a whole, they bring a shard at `after` to the state at `through`.
     """
 
     after: int
@@ -215,7 +214,7 @@ class WriteBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """A write that is durable. `changes` has what it did to each shard that it touched."""
+    """A write that is durable. `changes` has what its transaction did to each shard, other writers' part in it included."""
 
     changes: Mapping[int, Changes]
     deleted_count: int

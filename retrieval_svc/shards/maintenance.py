@@ -50,8 +50,12 @@ class Backup(Protocol):
         """Whether the last copy is too old."""
         ...
 
-    async def copy(self, replica: Replica, folder: Path, manifest: Manifest, *, always: bool = False) -> None:
-        """Copies a checkpoint and the replica's words, `always` or if nobody else has lately. Raises Unavailable."""
+    async def stage(self, replica: Replica, folder: Path, manifest: Manifest, *, always: bool = False) -> Path | None:
+        """Puts a checkpoint and the words aside, `always` or if nobody else has sent one lately (None). Raises Unavailable."""
+        ...
+
+    async def send(self, key: ShardKey, staged: Path, manifest: Manifest) -> None:
+        """Copies what was put aside. Raises Unavailable."""
         ...
 
 
@@ -69,7 +73,10 @@ class Care:
     """What is known of one replica's files."""
 
     replica: Replica
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    files: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a checkpoint is made. Heads go on being sealed while segments are merged, and while a snapshot is sent."""
+    slow: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while segments are merged or a snapshot is sent."""
     unwritten: list[FrozenHead] = field(default_factory=list)
     checkpointed: int = 0
     """The position of the last checkpoint."""
@@ -129,28 +136,31 @@ class Maintenance:
         while True:
             await asyncio.sleep(_TICK_S)
             for care in self._current():
-                if not care.lock.locked() and time.monotonic() >= care.not_before_s:
-                    self._begin(self._attempt(care))
+                if not care.files.locked() and time.monotonic() >= care.not_before_s:
+                    self._begin(self._attempt(care, self._lead(care) if self._leads else self._adopt(care)))
 
     async def _last_checkpoint(self, care: Care) -> None:
         try:
-            async with care.lock:
-                await self._seal(care)
+            await self._seal(care)
         except PenstockError as error:
             _log.warning("%s: no last checkpoint: %s", care.replica.key, error.message)
 
     async def checkpoint(self, replica: Replica) -> None:
         """Seals and publishes now."""
-        care = self._care(replica)
-        async with care.lock:
-            await self._seal(care)
+        await self._seal(self._care(replica))
 
     async def compact(self, replica: Replica) -> None:
         """Merges all segments into one now, the head included. Raises Unavailable when the merging fails."""
         care = self._care(replica)
-        async with care.lock:
+        async with care.slow:
             await self._seal(care)
             await self._merge(care, force=True)
+
+    async def snapshot(self, replica: Replica) -> None:
+        """Sends a snapshot of the present state to the store. Raises Unavailable."""
+        care = self._care(replica)
+        async with care.slow:
+            await self._copy(care, always=True)
 
     def _current(self) -> list[Care]:
         """The cares of the replicas that are open now."""
@@ -169,10 +179,9 @@ class Maintenance:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _attempt(self, care: Care) -> None:
+    async def _attempt(self, care: Care, work: Awaitable[None]) -> None:
         try:
-            async with care.lock:
-                await (self._lead(care) if self._leads else self._adopt(care))
+            await work
             care.pause_s = _RETRY_S[0]
         except Exception as error:  # noqa: BLE001  # Whatever it is, searches and writes go on, and it is tried again.
             if care.replica in self._replicas():  # Else its files went with its collection.
@@ -184,25 +193,31 @@ class Maintenance:
     async def _lead(self, care: Care) -> None:
         if self._is_due(care):
             await self._seal(care)
+            if not care.slow.locked():
+                self._begin(self._attempt(care, self._merge_now(care)))
+        if self._backup is not None and not care.slow.locked() and self._backup.is_due(care.replica):
+            self._begin(self._attempt(care, self._copy_now(care)))
+
+    async def _merge_now(self, care: Care) -> None:
+        async with care.slow:
             await self._merge(care, force=False)
-        if self._backup is not None and self._backup.is_due(care.replica):
+
+    async def _copy_now(self, care: Care) -> None:
+        async with care.slow:
             await self._copy(care)
 
-    async def snapshot(self, replica: Replica) -> None:
-        """Sends a snapshot of the present state to the store. Raises Unavailable."""
-        care = self._care(replica)
-        async with care.lock:
-            await self._copy(care, always=True)
-
     async def _copy(self, care: Care, *, always: bool = False) -> None:
-        """Copies the present state. No checkpoint is made meanwhile, so that none of its files is removed."""
         assert self._backup is not None  # noqa: S101  # Nobody asks for snapshots where there is no store.
         if care.replica.position > care.checkpointed:
             await self._seal(care)
         folder = self._folder_of(care.replica.key)
-        manifest = await asyncio.to_thread(checkpoint.newest, folder)
-        if manifest is not None:
-            await self._backup.copy(care.replica, folder, manifest, always=always)
+        async with care.files:
+            manifest = await asyncio.to_thread(checkpoint.newest, folder)
+            if manifest is None:
+                return
+            staged = await self._backup.stage(care.replica, folder, manifest, always=always)
+        if staged is not None:
+            await self._backup.send(care.replica.key, staged, manifest)
 
     def _is_due(self, care: Care) -> bool:
         if care.replica.index.head_row_count >= self._limits.head_rows_max or care.unwritten:
@@ -212,9 +227,10 @@ class Maintenance:
 
     async def _seal(self, care: Care) -> None:
         folder = self._folder_of(care.replica.key)
-        added = await seal(care.replica.index, folder, self._threads.index, care.unwritten)
-        await self._publish(care, added=added)
-        care.unwritten.clear()
+        async with care.files:
+            added = await seal(care.replica.index, folder, self._threads.index, care.unwritten)
+            await self._publish(care, added=added)
+            care.unwritten.clear()
 
     async def _merge(self, care: Care, *, force: bool) -> None:
         index = care.replica.index
@@ -225,7 +241,8 @@ class Maintenance:
             path = await asyncio.to_thread(compaction.write_plan, plan, self._folder_of(care.replica.key))
             await _run_compaction(path)
             entry = await asyncio.to_thread(compaction.read_result, plan)
-        await self._publish(care, added=[entry], replaced=plan.inputs)
+        async with care.files:
+            await self._publish(care, added=[entry], replaced=plan.inputs)
         self.compactions += 1
 
     async def _publish(self, care: Care, *, added: Sequence[SegmentEntry], replaced: Sequence[str] = ()) -> None:
@@ -240,6 +257,10 @@ class Maintenance:
 
     async def _adopt(self, care: Care) -> None:
         """Takes over what the process that leads has published since."""
+        async with care.files:
+            await self._adopt_newest(care)
+
+    async def _adopt_newest(self, care: Care) -> None:
         folder = self._folder_of(care.replica.key)
         if await asyncio.to_thread(checkpoint.current_name, folder) == care.adopted:
             return

@@ -24,6 +24,7 @@ from retrieval_svc.values import Changes, Collection, Rows, StoredChunk
 _log = logging.getLogger(__name__)
 
 _WORDS: Final = "words-"
+_READ_MAX: Final = 4096
 
 
 class Codec(ChunkCodec, Protocol):
@@ -120,8 +121,7 @@ class ShardOpener:
         return ShardIndex.open(folder, spec=collection.spec, shard=key.shard, codec=self._codec, threads=self._search_threads)
 
     def _words_folder(self, key: ShardKey) -> Path:
-        """Each process has words of its own: only one may write to a folder."""
-        return self.folder_of(key) / f"{_WORDS}{self._worker}"
+        return words_folder(self.folder_of(key), self._worker)
 
     async def _words(self, collection: Collection, key: ShardKey) -> LexicalIndex:
         return await self._threads.words.run(partial(self._open_words, collection, self._words_folder(key)))
@@ -143,15 +143,29 @@ class ShardOpener:
         fresh = await self._threads.index.run(partial(self._open_index, collection, key))
         unwritten: list[FrozenHead] = []
         async for rows in self._reader.rows(key.uid, key.shard, through):
-            await self._threads.index.run(partial(fresh.apply, _stored(rows, fresh.position, int(rows.sequences[-1]))))
+            await self._apply(fresh, _stored(rows, fresh.position, int(rows.sequences[-1])))
             if fresh.head_row_count >= self._head_rows_max:
                 added = await seal(fresh, folder, self._threads.index, unwritten)
                 await publish_segments(fresh, folder, self._threads.index, added=added)
                 unwritten.clear()
-        last = _stored(_no_rows(collection.spec.dimension), fresh.position, through)
-        await self._threads.index.run(partial(fresh.apply, last))
+        await self._apply(fresh, _stored(_no_rows(collection.spec.dimension), fresh.position, through))
+        await self._catch_up(fresh, key)
         replica.index = fresh
-        return through
+        return fresh.position
+
+    async def _catch_up(self, index: ShardIndex, key: ShardKey) -> None:
+        """Applies what was logged while the rows were read: a row that was replaced meanwhile is in neither part alone."""
+        through = (await self._reader.positions(key.uid)).get(key.shard, 0)
+        while index.position < through:
+            await self._apply(index, await self._reader.changes(key.uid, key.shard, index.position, _READ_MAX))
+
+    async def _apply(self, index: ShardIndex, changes: Changes) -> None:
+        await self._threads.index.run(partial(index.apply, changes))
+
+
+def words_folder(folder: Path, worker: int) -> Path:
+    """The words of a shard's folder that belong to a process: only one may write to them."""
+    return folder / f"{_WORDS}{worker}"
 
 
 def _emptied(folder: Path) -> None:

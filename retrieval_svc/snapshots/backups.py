@@ -14,13 +14,16 @@ from retrieval_svc.operations import StoredSnapshot
 from retrieval_svc.shards.checkpoint import CHECKPOINTS, Manifest
 from retrieval_svc.shards.follower import ShardKey
 from retrieval_svc.shards.replica import Replica
+from retrieval_svc.shards.segment import ENTRY, SEGMENTS, files_below
 from retrieval_svc.snapshots.manifest import SnapshotFile
 from retrieval_svc.snapshots.store import SnapshotStore
 
 _log = logging.getLogger(__name__)
 
-_OUTGOING: Final = "outgoing"
-"""Where the words are put, in the shard's folder, while they are copied."""
+OUTGOING: Final = "outgoing"
+"""Where the words are, in a snapshot."""
+STAGED: Final = "staged"
+"""Where a snapshot is put together, in the shard's folder."""
 
 
 class Backups:
@@ -38,23 +41,27 @@ class Backups:
         looked = self._looked_s.setdefault(replica.key, time.monotonic())
         return time.monotonic() - looked >= self._interval_s and replica.position > self._copied.get(replica.key, 0)
 
-    async def copy(self, replica: Replica, folder: Path, manifest: Manifest, *, always: bool = False) -> None:
-        """Copies a checkpoint with the replica's words, unless another replica has sent one lately.
+    async def stage(self, replica: Replica, folder: Path, manifest: Manifest, *, always: bool = False) -> Path | None:
+        """Puts a checkpoint and the replica's words aside, as links: what is sent of them then stays as it is.
 
-        Raises BackendUnavailable when the store fails.
+        None where another replica has sent a snapshot lately, unless `always`. Raises BackendUnavailable.
         """
-        key = replica.key
-        self._looked_s[key] = time.monotonic()
-        if not always and await self._is_fresh(key):
-            return
-        outgoing = folder / _OUTGOING
-        await asyncio.to_thread(shutil.rmtree, outgoing, ignore_errors=True)
+        self._looked_s[replica.key] = time.monotonic()
+        if not always and await self._is_fresh(replica.key):
+            return None
+        staged = folder / STAGED
+        await asyncio.to_thread(shutil.rmtree, staged, ignore_errors=True)
+        await asyncio.to_thread(_link, folder, staged, manifest)
+        await replica.copy_words(staged / OUTGOING)
+        return staged
+
+    async def send(self, key: ShardKey, staged: Path, manifest: Manifest) -> None:
+        """Sends what was staged, and removes older snapshots. Raises BackendUnavailable when the store fails."""
         try:
-            await replica.copy_words(outgoing)
-            files = await asyncio.to_thread(lambda: list(_files(folder, manifest)))
-            await self._store.upload(folder, uid=key.uid, shard=key.shard, position=manifest.position, files=files)
+            files = await asyncio.to_thread(snapshot_files, staged, manifest)
+            await self._store.upload(staged, uid=key.uid, shard=key.shard, position=manifest.position, files=files)
         finally:
-            await asyncio.to_thread(shutil.rmtree, outgoing, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, staged, ignore_errors=True)
         self._copied[key] = manifest.position
         await self._store.prune(key.uid, key.shard, self._kept)
 
@@ -63,7 +70,7 @@ class Backups:
         snapshot = await self._store.download(key.uid, key.shard, folder)
         if snapshot is None:
             return False
-        outgoing = folder / _OUTGOING
+        outgoing = folder / OUTGOING
         if outgoing.exists():
             await asyncio.to_thread(outgoing.rename, words)
         _log.info("%s: restored the snapshot %s at position %d", key, snapshot.id, snapshot.position)
@@ -91,12 +98,28 @@ class Backups:
         return bool(there) and datetime.now(UTC) - there[0].create_time < timedelta(seconds=self._interval_s)
 
 
+def snapshot_files(folder: Path, manifest: Manifest) -> list[SnapshotFile]:
+    """Everything that a shard is started from: a checkpoint's files and the words in OUTGOING."""
+    return list(_files(folder, manifest))
+
+
+def _link(folder: Path, staged: Path, manifest: Manifest) -> None:
+    for path in (*(folder / file.path for file in manifest.files), *_described(folder, manifest)):
+        target = staged / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.hardlink_to(path)
+
+
+def _described(folder: Path, manifest: Manifest) -> list[Path]:
+    """The files that describe the others: the manifest, and each segment's entry."""
+    entries = [folder / SEGMENTS / entry.name / ENTRY for entry in manifest.segments]
+    return [folder / CHECKPOINTS / manifest.name, *entries]
+
+
 def _files(folder: Path, manifest: Manifest) -> Iterator[SnapshotFile]:
-    """Everything that a shard is started from."""
     for file in manifest.files:
         yield SnapshotFile(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256)
-    own = folder / CHECKPOINTS / manifest.name
-    for path in [own, *sorted(path for path in (folder / _OUTGOING).rglob("*") if path.is_file())]:
+    for path in [*_described(folder, manifest), *files_below(folder / OUTGOING)]:
         with path.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
         yield SnapshotFile(path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, sha256=digest)
