@@ -19,6 +19,12 @@ def in_loop(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None
     return update_wrapper(run, command)
 
 
+def api_key() -> str:
+    """The key that the command shows to services, empty where none is given."""
+    context = click.get_current_context(silent=True)
+    return context.find_root().params.get("api_key", "") if context else ""
+
+
 def _address_option(name: str, default: str, help_text: str) -> Callable[[Any], Any]:
     return click.option(f"--{name}", envvar=f"PENSTOCK_{name.upper()}", default=default, show_default=True, help=help_text)
 

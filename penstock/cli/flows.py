@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from penstock.cli.command import GATEWAY_OPTION, in_loop
+from penstock.cli.command import GATEWAY_OPTION, api_key, in_loop
 from penstock.cli.rendering import print_sources
 from penstock.clients import Done, Penstock, RunResult, Sources, Token
 from penstock.errors import InvalidArgument, InvalidFlow
@@ -37,7 +37,7 @@ def validate(files: tuple[str, ...]) -> None:
 @in_loop
 async def push(file: str, name: str, gateway: str) -> None:
     """Keep a flow on the gateway, replacing what has its name."""
-    async with Penstock(gateway) as client:
+    async with Penstock(gateway, api_key=api_key()) as client:
         flow = await client.create_flow(name or Path(file).stem, Path(file).read_text(encoding="utf-8"), replace=True)
     print(f"{flow.name} {flow.content_hash[:12]}")
 
@@ -47,7 +47,7 @@ async def push(file: str, name: str, gateway: str) -> None:
 @in_loop
 async def list_flows(gateway: str) -> None:
     """List the flows that the gateway keeps."""
-    async with Penstock(gateway) as client:
+    async with Penstock(gateway, api_key=api_key()) as client:
         async for flow in client.list_flows():
             inputs = ", ".join(f"{each.name}: {each.type}" for each in flow.inputs)
             print(f"{flow.name:<32} {flow.content_hash[:12]}  ({inputs}) -> {', '.join(flow.outputs)}")
@@ -67,7 +67,7 @@ async def run(name: str, pairs: tuple[str, ...], inputs: str, as_json: bool, gat
 
 async def ask_flow(question: str, *, flow: str, as_json: bool, gateway: str) -> None:
     """Runs `flow` with `question` as its one required text input."""
-    async with Penstock(gateway) as client:
+    async with Penstock(gateway, api_key=api_key()) as client:
         required = [each for each in (await client.get_flow(flow)).inputs if each.required]
     if len(required) != 1:
         names = ", ".join(each.name for each in required) or "none"
@@ -77,7 +77,7 @@ async def ask_flow(question: str, *, flow: str, as_json: bool, gateway: str) -> 
 
 
 async def _run(name: str, inputs: dict[str, Any], *, as_json: bool, gateway: str) -> None:
-    async with Penstock(gateway) as client:
+    async with Penstock(gateway, api_key=api_key()) as client:
         if as_json:
             print(json.dumps(asdict(await client.run(name, inputs)), ensure_ascii=False))
         else:

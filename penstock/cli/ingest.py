@@ -9,6 +9,7 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from penstock.cli.command import api_key
 from penstock.cli.journal import Journal, journal_path
 from penstock.cli.sink import Outcome, ServiceSink
 from penstock.cli.upload import ERRORS_SHOWN, ErrorList, Upload
@@ -62,7 +63,9 @@ async def ingest_corpus(options: IngestOptions, console: Console) -> Outcome:
         console.print(f"[bold]going on[/] after {sum(passed.values())} documents that {path} says are stored")
     errors = ErrorList(path=path.with_suffix(".errors.txt"))
     with Corpus(files, options=ReadingOptions(join_title=options.join_title), passed=passed) as corpus:
-        async with ServiceSink(options.target, collection=options.collection, splitting=options.splitting) as sink:
+        async with ServiceSink(
+            options.target, api_key=api_key(), collection=options.collection, splitting=options.splitting
+        ) as sink:
             upload = Upload(corpus, sink, journal, errors, batch_max=options.batch)
             with _bar(corpus, upload, options.collection, console) as bar:
                 await upload.run(bar)
@@ -73,7 +76,7 @@ async def ingest_corpus(options: IngestOptions, console: Console) -> Outcome:
 
 async def _created(options: IngestOptions) -> bool:
     """Whether the collection is new."""
-    async with RetrievalClient(options.target) as client:
+    async with RetrievalClient(options.target, api_key=api_key()) as client:
         try:
             await client.create_collection(options.collection)
         except AlreadyExists:

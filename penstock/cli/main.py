@@ -46,7 +46,8 @@ def tell(error: PenstockError) -> None:
 
 @click.group(name="penstock", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(penstock.__version__)
-def penstock_command() -> None:
+@click.option("--api-key", envvar="PENSTOCK_API_KEY", default="", help="Shown to services that ask for one [PENSTOCK_API_KEY].")
+def penstock_command(api_key: str) -> None:  # Commands ask for it by penstock.cli.command.api_key.
     """Run retrieval-augmented flows: three services, gRPC and HTTP, one trace."""
 
 

@@ -51,8 +51,8 @@ class ServiceSink(Client):
 
     service = "retrieval"
 
-    def __init__(self, target: str, *, collection: str, splitting: pb.Splitting) -> None:
-        super().__init__(target)
+    def __init__(self, target: str, *, collection: str, splitting: pb.Splitting, api_key: str = "") -> None:
+        super().__init__(target, api_key=api_key)
         self._collection = resource_name("collections", collection)
         self._splitting = splitting
 
