@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
 
 EXTRAS = {
-    "dev": ["gateway", "retrieval", "generation", "dev"],
+    "dev": ["gateway", "retrieval", "generation", "corpora", "ray", "dev"],
     "gateway": ["gateway"],
     "retrieval": ["retrieval"],
     "generation": ["generation"],
