@@ -5,6 +5,7 @@ from typing import Protocol
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
+from penstock.metrics import CALL_SECONDS
 from retrieval_svc.cluster.statistics import Event
 from retrieval_svc.embedding.embedder import Purpose
 from retrieval_svc.shards.replica import Replica
@@ -38,13 +39,22 @@ class RetrievalMetrics:
             description="Hedges, retries, ejections and partial answers of this coordinator.",
         )
         self._sent = meter.create_histogram(
-            "penstock.retrieval.fan_out.batch_size", unit="{query}", description="Queries of one call to another node."
+            "penstock.retrieval.fan_out.batch_size",
+            unit="{query}",
+            description="Queries of one call to another node.",
+            explicit_bucket_boundaries_advisory=_BATCH_SIZES,
         )
         self._fan_out = meter.create_histogram(
-            "penstock.retrieval.fan_out.duration", unit="s", description="Time until all shards of a search have answered."
+            "penstock.retrieval.fan_out.duration",
+            unit="s",
+            description="Time until all shards of a search have answered.",
+            explicit_bucket_boundaries_advisory=CALL_SECONDS,
         )
         self._batches = meter.create_histogram(
-            "penstock.retrieval.batch_size", unit="{item}", description="Searches, or texts, that were done in one turn."
+            "penstock.retrieval.batch_size",
+            unit="{item}",
+            description="Searches, or texts, that were done in one turn.",
+            explicit_bucket_boundaries_advisory=_BATCH_SIZES,
         )
         self._cached = meter.create_counter(
             "penstock.retrieval.embedding_cache.lookups", description="Texts that were looked for among the embedded ones."
@@ -91,6 +101,7 @@ class RetrievalMetrics:
         self._cached.add(count, {"result": "miss", "purpose": purpose.value})
 
 
+_BATCH_SIZES = tuple(float(2**power) for power in range(11))
 _SEARCHES = {"of": "searches"}
 _TEXTS = {"of": "texts"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from penstock.cli.command import api_key
 from penstock.cli.journal import Journal, journal_path
@@ -98,7 +98,7 @@ def _tell(total: Outcome, errors: ErrorList, console: Console) -> None:
 @contextmanager
 def _bar(corpus: Corpus, upload: Upload, collection: str, console: Console) -> "Iterator[_Bar]":
     columns = (
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True),
+        TextColumn("{task.description}"), BarColumn(bar_width=20), TaskProgressColumn(),
         TextColumn("{task.fields[documents]} documents, {task.fields[rate]:.0f}/s"), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console) as progress:

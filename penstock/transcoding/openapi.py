@@ -37,7 +37,9 @@ def openapi(service_names: Sequence[str], *, title: str, version: str, pool: Des
     schemas = Schemas()
     paths: dict[str, Json] = {}
     operation_ids: dict[str, int] = {}
-    for route in read_routes(service_names, pool):
+    routes = read_routes(service_names, pool)
+    over_http = {route.rpc.containing_service.full_name for route in routes}
+    for route in routes:
         if route.http_method.lower() not in _METHODS:
             continue
         path, parameters = _path(route)
@@ -49,7 +51,7 @@ def openapi(service_names: Sequence[str], *, title: str, version: str, pool: Des
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version},
-        "tags": [_tag(pool.FindServiceByName(name)) for name in service_names],
+        "tags": [_tag(pool.FindServiceByName(name)) for name in service_names if name in over_http],
         "paths": paths,
         "components": {"schemas": {**schemas.components(), _ERROR: _error_schema()}, "responses": {_ERROR: _error_response()}},
     }
