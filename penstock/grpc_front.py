@@ -23,8 +23,11 @@ _ABANDONED_KNOWN_AFTER_S: Final = 0.03
 """From the apparent end of a client's stream to its cancellation, if it was one: measured 2 ms, 6 at most with 300 at once."""
 
 
-def grpc_server(settings: ServiceSettings, dispatcher: Dispatcher, healthy: Health) -> grpc.aio.Server:
-    """A grpc.aio server over the dispatcher, with health and reflection. Not yet bound or started."""
+def grpc_server(settings: ServiceSettings, dispatcher: Dispatcher, healthy: Health, *, shared: bool = False) -> grpc.aio.Server:
+    """A grpc.aio server over the dispatcher, with health and reflection. Not yet bound or started.
+
+    `shared`: its port is reserved for it and other workers (see ports).
+    """
     age_ms = int(settings.connection_age_max_s * 1000)
     server = grpc.aio.server(
         handlers=[GrpcFront(dispatcher, message_bytes_max=settings.message_bytes_max, deadline_s=settings.deadline_s)],
@@ -40,8 +43,8 @@ def grpc_server(settings: ServiceSettings, dispatcher: Dispatcher, healthy: Heal
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_ping_strikes", 0),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            # Two processes on one port would share its calls in silence.
-            ("grpc.so_reuseport", 0),
+            # Two strangers on one port would share its calls in silence.
+            ("grpc.so_reuseport", int(shared)),
         ],
     )
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)

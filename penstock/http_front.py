@@ -29,11 +29,15 @@ class Served(Protocol):
     def rpc_services(self) -> tuple[str, ...]: ...
 
 
-def listen(address: str) -> socket.socket:
-    """A listening socket at "host:port". Raises FailedPrecondition when the address is taken or is none."""
+def listen(address: str, *, shared: bool = False) -> socket.socket:
+    """A listening socket at "host:port", which `shared` is reserved for several workers.
+
+    Raises FailedPrecondition when the address is taken or is none.
+    """
     host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        return socket.create_server((host.strip("[]"), int(port)), family=family, reuse_port=shared)
     except (OSError, ValueError) as error:
         message = f"cannot listen for HTTP on {address!r}: {error}; choose another http_address"
         raise FailedPrecondition(message) from error

@@ -9,35 +9,32 @@ flight finish within the grace, then the engine and the stores are closed.
 
 import asyncio
 import ctypes
-import json
 import logging
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
-import grpc
 import uvloop
 from pydantic import ValidationError
 
-import penstock
 from penstock.access import Access, Scopes
+from penstock.address_file import announce
 from penstock.collector import spare_what_is_loaded
 from penstock.dispatcher import Dispatcher
 from penstock.errors import PenstockError
-from penstock.grpc_front import grpc_server
-from penstock.health import Health
-from penstock.http_front import HttpFront, listen
+from penstock.fronts import Fronts
 from penstock.interceptors import Admission, Deadline, ErrorBoundary, Tracing
 from penstock.keys import Keyring, kept_fresh
 from penstock.metrics import Metering
+from penstock.seat import WorkerSeat
 from penstock.settings import ServiceSettings
 from penstock.telemetry import Telemetry, configure, configure_logging
-from penstock.transcoding import Page
+from penstock.worker_metrics import metrics_page
+from penstock.workers import supervise
 
 log = logging.getLogger("penstock.server")
 
@@ -52,6 +49,8 @@ class Assembly:
     dispatcher: Dispatcher
     telemetry: Telemetry
     stop: Callable[[str], None]
+    worker: WorkerSeat = field(default_factory=WorkerSeat)
+    """Which of the service's worker processes this one is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +74,17 @@ def run(service: Service) -> None:
     configure_logging(settings.log_level, settings.log_format)
     if settings.parent_pid:
         _leave_with(settings.parent_pid)
+    is_parent = settings.workers > 1 and WorkerSeat.of_this_process().folder is None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        sys.exit(runner.run(_main(service, settings)))
+        sys.exit(runner.run(_parent(service, settings) if is_parent else _main(service, settings)))
+
+
+async def _parent(service: Service, settings: ServiceSettings) -> int:
+    try:
+        return await supervise(service.name, settings, service.settings.model_config.get("env_prefix", ""))
+    except PenstockError as error:
+        log.error("%s could not start: %s", service.name, error.message)  # noqa: TRY400  # The message says what to do.
+        return 1
 
 
 async def _main(service: Service, settings: ServiceSettings) -> int:
@@ -104,29 +112,27 @@ async def _main(service: Service, settings: ServiceSettings) -> int:
 async def _serve(service: Service, settings: ServiceSettings, telemetry: Telemetry, stop: "_Stop") -> AsyncIterator[None]:
     keyring = Keyring(settings.api_keys_file) if settings.api_keys_file else None
     dispatcher = _dispatcher(service, settings, telemetry, keyring)
-    healthy = Health(service.rpc_services)
-    server = grpc_server(settings, dispatcher, healthy)
-    grpc_address = _bind(server, settings.grpc_address)
-    await server.start()
-    http = (
-        HttpFront(listen(settings.http_address), service, settings, dispatcher, _page(telemetry))
-        if settings.http_address
-        else None
-    )
-    try:
-        async with stop.on_signals(), kept_fresh(keyring), _http_serving(http):
-            assembly = Assembly(settings=settings, dispatcher=dispatcher, telemetry=telemetry, stop=stop.because_of_failure)
-            async with service.assemble(assembly):
-                spare_what_is_loaded()
-                dispatcher.ready = stop.can_drain = True
-                healthy.serve()
-                _announce(service, settings, grpc_address, http.address if http else "")
-                yield
-                dispatcher.ready = False
-                healthy.leave()
-                await asyncio.gather(server.stop(settings.drain_grace_s), *([http.drain()] if http else []))
-    finally:
-        await server.stop(None)
+    seat = WorkerSeat.of_this_process()
+    fronts = Fronts(service, settings, dispatcher, shared=seat.folder is not None)
+    async with AsyncExitStack() as opened:
+        await opened.enter_async_context(stop.on_signals())
+        await opened.enter_async_context(kept_fresh(keyring))
+        page = await opened.enter_async_context(metrics_page(telemetry.metrics_page, seat))
+        if seat.folder is None:
+            await opened.enter_async_context(fronts.open(page))
+        assembly = Assembly(
+            settings=settings, dispatcher=dispatcher, telemetry=telemetry, stop=stop.because_of_failure, worker=seat
+        )
+        async with service.assemble(assembly):
+            spare_what_is_loaded()
+            if seat.folder is not None:  # One of several listens when it can answer: the others answer until then.
+                await seat.may_serve()
+                await opened.enter_async_context(fronts.open(page))
+            stop.can_drain = True
+            fronts.serve()
+            announce(service.name, settings.address_file, fronts.grpc_address, fronts.http_address)
+            yield
+            await fronts.drain()
 
 
 @dataclass(slots=True)
@@ -169,15 +175,6 @@ class _Stop:
         self._event.set()
 
 
-@asynccontextmanager
-async def _http_serving(http: HttpFront | None) -> AsyncIterator[None]:
-    if http is None:
-        yield
-        return
-    async with http.serving():
-        yield
-
-
 def _leave_with(parent_pid: int) -> None:
     """Asks Linux to send SIGTERM to this process when its parent dies; leaves at once when it has died already."""
     if sys.platform == "linux":
@@ -198,39 +195,8 @@ def _settings(service: Service) -> ServiceSettings:
         sys.exit(2)
 
 
-def _page(telemetry: Telemetry) -> Page | None:
-    exposition = telemetry.metrics_page
-    if exposition is None:
-        return None
-    return lambda accept: asyncio.to_thread(exposition, accept)
-
-
 def _dispatcher(service: Service, settings: ServiceSettings, telemetry: Telemetry, keyring: Keyring | None) -> Dispatcher:
     tracing = Tracing(telemetry.tracer("server"), records_unasked=telemetry.records_unasked)
     metering = Metering(telemetry.meter("server"))
     access, admission = Access(keyring, service.scopes), Admission(settings.concurrency_max)
     return Dispatcher(service.rpc_services, (tracing, metering, ErrorBoundary(), access, admission, Deadline()))
-
-
-def _bind(server: grpc.aio.Server, address: str) -> str:
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        message = f"cannot listen for gRPC on {address}: is another process there? Choose another grpc_address"
-        raise PenstockError(message) from error
-    return f"{address.rpartition(':')[0]}:{port}"
-
-
-def _announce(service: Service, settings: ServiceSettings, grpc_address: str, http_address: str) -> None:
-    log.info("%s %s is ready: grpc %s, http %s", service.name, penstock.__version__, grpc_address, http_address or "off")
-    if settings.address_file is not None:
-        addresses = {"service": service.name, "grpc": grpc_address, "http": http_address}
-        _write_whole(settings.address_file, json.dumps(addresses))
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Writes a file so that whoever waits for it never reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)

@@ -20,6 +20,9 @@ class ServiceSettings(BaseSettings):
     address_file: Path | None = Field(
         default=None, description="File to which the bound addresses are written as JSON once the service is ready."
     )
+    workers: int = Field(
+        default=1, ge=1, le=256, description="Processes that serve together on the same two ports (Linux). 1: this one alone."
+    )
     api_keys_file: Path | None = Field(
         default=None,
         description="File of the API keys that callers must show (penstock keys new makes them). Read again when it changes "
