@@ -13,6 +13,7 @@ from penstock.cli.flows import ask_flow, flow_commands
 from penstock.cli.ingest import SPLITTERS, IngestOptions, ingest_corpus
 from penstock.cli.keys import key_commands
 from penstock.cli.local import MODULES
+from penstock.cli.measuring import eval_commands
 from penstock.cli.models import model_commands
 from penstock.cli.retrieval import search_collection
 from penstock.cli.settings_table import settings_markdown
@@ -121,6 +122,7 @@ def settings() -> None:
     print(settings_markdown())
 
 
+penstock_command.add_command(eval_commands)
 penstock_command.add_command(flow_commands)
 penstock_command.add_command(key_commands)
 penstock_command.add_command(model_commands)

@@ -1,7 +1,7 @@
 """How good rankings are: nDCG, recall and reciprocal rank at a depth, and how sure their means are.
 
-A ranking is document ids, best first, each once. Judgements are the graded relevances of a query's documents; a document that
-is not judged has 0, and so does one judged below it. The formulas are those of trec_eval, by which BEIR's figures are made
+A ranking is ids, best first, each once. Judgements are the graded relevances of what may be found for a query; what is not
+judged has 0, and so does what is judged below it. The formulas are those of trec_eval, by which BEIR's figures are made
 (https://github.com/usnistgov/trec_eval, m_ndcg_cut.c, m_recall.c, m_recip_rank.c).
 """
 
@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 Judgements = Mapping[str, int]
-"""Document to relevance."""
+"""Id to relevance."""
 Measure = Callable[[Sequence[str], Judgements, int], float]
 
 _RESAMPLES: Final = 2000
@@ -31,13 +31,13 @@ def ndcg(ranking: Sequence[str], judgements: Judgements, depth: int) -> float:
 
 
 def recall(ranking: Sequence[str], judgements: Judgements, depth: int) -> float:
-    """The share of the relevant documents that are among the first `depth`. 0 where nothing is relevant."""
+    """The share of what is relevant that is among the first `depth`. 0 where nothing is relevant."""
     relevant = {each for each, grade in judgements.items() if grade > 0}
     return len(relevant.intersection(ranking[:depth])) / len(relevant) if relevant else 0.0
 
 
 def reciprocal_rank(ranking: Sequence[str], judgements: Judgements, depth: int) -> float:
-    """1 / the rank of the first relevant document among the first `depth`; 0 where there is none. Its mean is the MRR."""
+    """1 / the rank of the first that is relevant among the first `depth`; 0 where there is none. Its mean is the MRR."""
     for rank, each in enumerate(ranking[:depth], start=1):
         if judgements.get(each, 0) > 0:
             return 1.0 / rank
@@ -57,7 +57,7 @@ class Mean:
 def mean_over_queries(
     measure: Measure, rankings: Mapping[str, Sequence[str]], judgements: Mapping[str, Judgements], depth: int, *, seed: int = 0
 ) -> Mean:
-    """The mean of a measure over all queries that have a relevant document. A query without a ranking counts as 0."""
+    """The mean of a measure over all queries for which something is relevant. A query without a ranking counts as 0."""
     judged = [query for query, grades in judgements.items() if any(grade > 0 for grade in grades.values())]
     return bootstrapped_mean([measure(rankings.get(query, ()), judgements[query], depth) for query in judged], seed=seed)
 
@@ -68,7 +68,7 @@ def bootstrapped_mean(values: Sequence[float], *, confidence: float = 0.95, seed
     The same values and seed give the same interval. Raises ValueError where there is nothing to take the mean of.
     """
     if not values:
-        message = "no query has a relevant document, so there is nothing to measure"
+        message = "nothing is relevant to any query, so there is nothing to measure"
         raise ValueError(message)
     sample = np.asarray(values, dtype=np.float64)
     random = np.random.default_rng(seed)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval_svc.search.quality import bootstrapped_mean, mean_over_queries, ndcg, recall, reciprocal_rank
+from penstock.ranking_quality import bootstrapped_mean, mean_over_queries, ndcg, recall, reciprocal_rank
 
 GRADES = {"a": 3, "b": 2, "c": 1, "d": 0, "e": -1}
 
@@ -75,5 +75,5 @@ def test_a_wider_confidence_gives_a_wider_interval() -> None:
 
 
 def test_of_no_queries_there_is_no_mean() -> None:
-    with pytest.raises(ValueError, match="no query"):
+    with pytest.raises(ValueError, match="nothing is relevant to any query"):
         bootstrapped_mean([])

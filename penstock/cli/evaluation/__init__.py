@@ -1,0 +1,1 @@
+"""`penstock eval`: how good the rankings of a running service are, by judgements of people."""
