@@ -29,7 +29,7 @@ from retrieval_svc.ingest.splitting import Splitting
 from retrieval_svc.ingest.writing import Ingest, IngestLimits
 from retrieval_svc.operations import Operations
 from retrieval_svc.record.store import SqlStore, open_store
-from retrieval_svc.search.calls import SearchLimits
+from retrieval_svc.search.calls import SearchLimits, SearchResult
 from retrieval_svc.search.listing import Listing
 from retrieval_svc.search.searching import Search
 from retrieval_svc.servicer import RetrievalServicer
@@ -67,6 +67,11 @@ class WordEmbedder:
         for start, end in self.token_spans(text):
             vector[zlib.crc32(text[start:end].lower().encode()) % DIMENSION] += 1.0
         return vector / np.linalg.norm(vector)
+
+
+def found_ids(result: SearchResult) -> list[str]:
+    """The ids of what a search found, best first."""
+    return [ChunkCodec().decode(chunk).id for chunk in result.chunks]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Value
 
-from penstock.errors import PenstockError
+from penstock.errors import InvalidArgument, PenstockError
 from penstock.retrieval.v1 import retrieval_pb2 as pb
 from tests.retrieval_svc.fakes import Core
 
@@ -47,6 +48,23 @@ def document(document_id: str = "d", text: str = "some words") -> pb.Document:
     return pb.Document(id=document_id, text=text)
 
 
+def number(value: float) -> Value:
+    return Value(number_value=value)
+
+
+def string(value: str) -> Value:
+    return Value(string_value=value)
+
+
+def nested(levels: int) -> pb.Filter:
+    """Negations of negations."""
+    inner = pb.Filter(exists=pb.Exists(field="year"))
+    for _ in range(levels):
+        inner = pb.Filter(none_of=pb.Filters(filters=[inner]))
+    return inner
+
+
+EXISTS = pb.Filter(exists=pb.Exists(field="year"))
 LARGE = ParseDict({"key": "x" * 70_000}, pb.Document().metadata)
 
 FAULTS: dict[str, tuple[Any, str, dict[str, str]]] = {
@@ -54,7 +72,7 @@ FAULTS: dict[str, tuple[Any, str, dict[str, str]]] = {
     "no resource name": (search("texts", text="a"), "INVALID_ARGUMENT", {"field": "collection"}),
     "empty text": (search(text=""), "EMPTY_TEXT", {}),
     "white space": (search(text=" \n\t "), "EMPTY_TEXT", {}),
-    "neither text nor vector": (search(), "INVALID_ARGUMENT", {"field": "query"}),
+    "neither text nor vector": (search(), "INVALID_ARGUMENT", {"field": "text"}),
     "text too long": (search(text="word " * 300), "INVALID_ARGUMENT", {"field": "text", "limit": "1000"}),
     "top_k of 0": (search(text="a", top_k=0), "TOP_K_OUT_OF_RANGE", {"limit": "1000"}),
     "top_k below 0": (search(text="a", top_k=-5), "TOP_K_OUT_OF_RANGE", {"limit": "1000"}),
@@ -71,6 +89,35 @@ FAULTS: dict[str, tuple[Any, str, dict[str, str]]] = {
     "infinity": (search(VECTORS, vector=floats(1, float("-inf"), 0)), "INVALID_ARGUMENT", {"field": "vector"}),
     "vector too long": (search(VECTORS, vector=floats(3e38, 3e38, 0)), "INVALID_ARGUMENT", {"field": "vector"}),
     "zero vector under cosine": (search(vector=floats(*[0.0] * 64)), "INVALID_ARGUMENT", {"field": "vector"}),
+    "words without a text": (
+        search(VECTORS, vector=floats(1, 0, 0), mode=pb.SEARCH_MODE_LEXICAL), "INVALID_ARGUMENT", {"field": "text"},
+    ),
+    "a mode of another time": (search(text="a", mode=99), "INVALID_ARGUMENT", {"field": "mode"}),
+    "a part that chunks have not": (search(text="a", fields=["id", "colour"]), "INVALID_ARGUMENT", {"field": "fields[1]"}),
+    "a token that no write gave out": (
+        search(text="a", consistency_token="garbage"), "INVALID_ARGUMENT", {"field": "consistency_token"},
+    ),
+    "a page of another search": (search(text="a", page_token="garbage"), "INVALID_ARGUMENT", {"field": "page_token"}),
+    "a filter that says nothing": (search(text="a", filter=pb.Filter()), "INVALID_ARGUMENT", {"field": "filter"}),
+    "a filter nested too deep": (
+        search(text="a", filter=nested(40)),
+        "INVALID_ARGUMENT", {"field": "filter" + ".none_of.filters[0]" * 32, "limit": "32"},
+    ),
+    "a filter of 1,000 conditions": (
+        search(text="a", filter=pb.Filter(all_of=pb.Filters(filters=[EXISTS] * 1000))),
+        "INVALID_ARGUMENT", {"field": "filter.all_of.filters[255]", "limit": "256"},
+    ),
+    "bounds of two types": (
+        search(text="a", filter=pb.Filter(range=pb.Range(field="year", gte=number(1990), lt=string("x")))),
+        "INVALID_ARGUMENT", {"field": "filter.range.lt"},
+    ),
+    "one fault of a batch": (
+        pb.SearchBatchRequest(collection=TEXTS, requests=[search(text="a"), search(text="a", top_k=0)]),
+        "TOP_K_OUT_OF_RANGE", {"limit": "1000"},
+    ),
+    "a batch of nothing": (pb.SearchBatchRequest(collection=TEXTS), "INVALID_ARGUMENT", {"field": "requests"}),
+    "nothing to embed": (pb.EmbedRequest(), "INVALID_ARGUMENT", {"field": "texts"}),
+    "no ids to read": (pb.BatchGetChunksRequest(collection=TEXTS), "INVALID_ARGUMENT", {"field": "chunk_ids"}),
     "no documents": (ingest(), "INVALID_ARGUMENT", {"field": "documents", "limit": "1000"}),
     "too many documents": (
         ingest(*(document(f"d{number}") for number in range(1001))),
@@ -103,8 +150,15 @@ FAULTS: dict[str, tuple[Any, str, dict[str, str]]] = {
         upsert(chunk("a"), chunk("b", vector=floats(0, float("nan"), 1))),
         "INVALID_ARGUMENT", {"field": "chunks[1].vector"},
     ),
+    "zero vector stored under cosine": (
+        upsert(chunk("a"), chunk("b", vector=floats(0, 0, 0))), "INVALID_ARGUMENT", {"field": "chunks[1].vector"},
+    ),
+    "a principal without a name": (
+        upsert(chunk(allowed_principals=["user:ann", ""])),
+        "INVALID_ARGUMENT", {"field": "chunks[0].allowed_principals[1]"},
+    ),
     "nothing to delete": (
-        pb.DeleteChunksRequest(collection=TEXTS), "INVALID_ARGUMENT", {"field": "chunk_ids and document_ids", "limit": "20000"},
+        pb.DeleteChunksRequest(collection=TEXTS), "INVALID_ARGUMENT", {"field": "chunk_ids"},
     ),
     "page too large": (
         pb.ListChunksRequest(collection=TEXTS, page_size=1001), "INVALID_ARGUMENT", {"field": "page_size", "limit": "1000"},
@@ -119,6 +173,23 @@ FAULTS: dict[str, tuple[Any, str, dict[str, str]]] = {
         pb.CreateCollectionRequest(collection_id="a", collection=pb.Collection(dimension=-1)),
         "INVALID_ARGUMENT", {"field": "collection.dimension"},
     ),
+    "too many shards": (
+        pb.CreateCollectionRequest(collection_id="a", collection=pb.Collection(dimension=3, shard_count=1025)),
+        "INVALID_ARGUMENT", {"field": "collection.shard_count"},
+    ),
+    "a graph without edges": (
+        pb.CreateCollectionRequest(
+            collection_id="a", collection=pb.Collection(dimension=3, index=pb.IndexConfig(hnsw_m=0))
+        ),
+        "INVALID_ARGUMENT", {"field": "collection.index.hnsw_m", "limit": "128"},
+    ),
+    "a language of nowhere": (
+        pb.CreateCollectionRequest(
+            collection_id="a", collection=pb.Collection(dimension=3, lexical=pb.LexicalConfig(enabled=True, language="xx"))
+        ),
+        "INVALID_ARGUMENT", {"field": "collection.lexical.language"},
+    ),
+    "snapshots without a store": (pb.CreateSnapshotRequest(collection=TEXTS), "FAILED_PRECONDITION", {}),
     "unknown model": (
         pb.CreateCollectionRequest(collection_id="a", collection=pb.Collection(embedding_model="e5")),
         "MODEL_NOT_FOUND", {"model": "e5", "loaded": "words"},
@@ -150,13 +221,41 @@ async def test_a_write_with_one_fault_stores_nothing_of_itself(core: Core) -> No
     assert list(answer.chunks) == []
 
 
+async def test_a_filter_on_a_field_that_no_chunk_has_is_told_from_one_that_finds_nothing(core: Core) -> None:
+    service, context = core.servicer, Context()
+    sent = chunk()
+    sent.metadata.update({"year": 1999})
+    await service.UpsertChunks(upsert(sent), context)
+
+    async def find(filter_: pb.Filter) -> pb.SearchResponse:
+        return await service.Search(search(VECTORS, vector=floats(1, 0, 0), filter=filter_), context)
+
+    assert len((await find(pb.Filter(equals=pb.Equals(field="year", value=number(1999))))).hits) == 1
+    assert len((await find(pb.Filter(equals=pb.Equals(field="year", value=number(2000))))).hits) == 0
+    assert len((await find(pb.Filter(none_of=pb.Filters(filters=[EXISTS])))).hits) == 0
+    with pytest.raises(InvalidArgument, match="no chunk has the metadata field 'yaer'") as refused:
+        await find(pb.Filter(equals=pb.Equals(field="yaer", value=number(1999))))
+    assert refused.value.metadata == {"field": "yaer"}
+    with pytest.raises(InvalidArgument, match="'year' with a string, but in the chunks it is a number"):
+        await find(pb.Filter(equals=pb.Equals(field="year", value=string("1999"))))
+    with pytest.raises(InvalidArgument, match="'year'"):
+        await service.DeleteChunks(
+            pb.DeleteChunksRequest(collection=VECTORS, filter=pb.Filter(equals=pb.Equals(field="year", value=string("x")))),
+            context,
+        )
+    assert len((await find(EXISTS)).hits) == 1
+
+
 async def test_the_servicer_answers_with_what_the_contract_says(core: Core) -> None:
     service, context = core.servicer, Context()
     created = await service.CreateCollection(
         pb.CreateCollectionRequest(collection_id="new", collection=pb.Collection(dimension=3, metric=pb.METRIC_INNER_PRODUCT)),
         context,
     )
-    assert created.collection == pb.Collection(name="collections/new", dimension=3, metric=pb.METRIC_INNER_PRODUCT)
+    made = created.collection
+    assert (made.name, made.dimension, made.metric) == ("collections/new", 3, pb.METRIC_INNER_PRODUCT)
+    assert (made.shard_count, made.lexical) == (1, pb.LexicalConfig(enabled=True, language="en"))
+    assert (made.index.kind, made.index_kind_in_use) == (pb.INDEX_KIND_AUTO, pb.INDEX_KIND_FLAT)
     stored = await service.UpsertChunks(upsert(chunk("a", document_id="d"), chunk("b"), collection="collections/new"), context)
     assert stored.chunk_count == 2
     got = await service.GetCollection(pb.GetCollectionRequest(name="collections/new"), context)
