@@ -76,6 +76,11 @@ class _Open:
     replicas: dict[int, Replica]
     following: list[asyncio.Task[None]] = field(default_factory=list)
 
+    async def close(self) -> None:
+        """Stops following, and closes the replicas."""
+        await _ended(self.following)
+        await asyncio.gather(*(replica.close() for replica in self.replicas.values()))
+
 
 class LocalShards:
     """Implements the cluster's port of a node. `holds` says which shards belong here, `stop` asks the process to leave."""
@@ -122,13 +127,13 @@ class LocalShards:
         """Closes a deleted collection's shards and removes their files."""
         opened = self._collections.pop(uid, None)
         if opened is not None:
-            await _ended(opened.following)
+            await opened.close()
             await asyncio.to_thread(shutil.rmtree, self._folder / str(uid), ignore_errors=True)
 
     async def close(self) -> None:
         """Stops listening and following. What was applied is in the record; the files have it up to the last checkpoint."""
-        tasks = [task for opened in self._collections.values() for task in opened.following]
-        await _ended([*tasks, *([self._watching] if self._watching else [])])
+        await _ended([self._watching] if self._watching else [])
+        await asyncio.gather(*(opened.close() for opened in self._collections.values()))
 
     def replicas(self) -> list[Replica]:
         """Every shard that is open here."""

@@ -1,6 +1,7 @@
 """One shard on this node: its vectors and metadata, its words, and its place in the log."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +29,8 @@ from retrieval_svc.values import (
     ShardStatus,
     Visibility,
 )
+
+_log = logging.getLogger(__name__)
 
 _WORDS_WAIT_S: Final = 30.0
 """How long a search for words waits for them to have what is seen by vector."""
@@ -152,6 +155,14 @@ class Replica:
         """Puts a copy of the words into a new folder, where there are any."""
         if self.words is not None:
             await self._threads.words.run(partial(self.words.copy_to, folder))
+
+    async def close(self) -> None:
+        """Gives back what the words hold, their lock among it; whoever opens the folder next needs that."""
+        if self.words is not None:
+            try:
+                await self._threads.words.run(self.words.close)
+            except Exception as error:  # noqa: BLE001  # What could not be written is in the record.
+                _log.warning("%s: the words were not written at the end: %s", self.key, error)
 
     async def _by_vector(self, queries: Sequence[ShardQuery]) -> tuple[ShardFound, ...]:
         asked = [query for query in queries if query.vector is not None]
