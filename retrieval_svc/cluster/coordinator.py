@@ -163,8 +163,7 @@ class Coordinator:
         finally:
             await asyncio.gather(*pending.values(), return_exceptions=True)
         self._refuse(collection, failures, waits=bool(at_least))
-        if collection.chunk_count:
-            check_unmet([rows.unmet for rows in matched.values()])
+        check_unmet([rows.unmet for rows in matched.values()])  # A shard without rows says nothing, and so nothing is refused.
         return {shard: rows.sequences for shard, rows in matched.items()}
 
     def _plan(self, collection: Collection) -> dict[int, tuple[int, ...]]:

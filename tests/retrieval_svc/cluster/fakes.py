@@ -41,7 +41,7 @@ from retrieval_svc.values import (
 SERVICE = "penstock.retrieval.v1.ShardService"
 
 
-def collection(shard_count: int, *, uid: int = 0, chunk_count: int = 10) -> Collection:
+def collection(shard_count: int, *, uid: int = 0) -> Collection:
     spec = CollectionSpec(
         id="texts",
         embedding_model="",
@@ -50,7 +50,7 @@ def collection(shard_count: int, *, uid: int = 0, chunk_count: int = 10) -> Coll
         metric=Metric.INNER_PRODUCT,
         shard_count=shard_count,
     )
-    return Collection(uid=uid, spec=spec, chunk_count=chunk_count)
+    return Collection(uid=uid, spec=spec, chunk_count=0)
 
 
 def query(number: float = 1.0, **more: object) -> ShardQuery:
@@ -89,7 +89,8 @@ class FakeNode:
 
     async def match(self, uid: int, shard: int, at_least: int, filter_: Filter, visibility: Visibility, /) -> MatchedRows:
         await self._wait()
-        return MatchedRows(sequences=np.array(sorted(self.rows[shard]), dtype=np.int64), unmet=self.unmet.get(shard, ()))
+        unmet = self.unmet.get(shard, ()) if self.rows[shard] else ()
+        return MatchedRows(sequences=np.array(sorted(self.rows[shard]), dtype=np.int64), unmet=unmet)
 
     def _answer(self, shard: int, queries: Sequence[ShardQuery]) -> ShardAnswer:
         found = tuple(self._found(shard, each) for each in queries)

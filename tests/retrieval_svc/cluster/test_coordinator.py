@@ -158,7 +158,7 @@ async def test_shards_without_rows_say_nothing_about_a_filter() -> None:
     node.unmet = {0: (UnmetCondition(field="year", wanted="string"),), 1: (UnmetCondition(field="year", wanted="string"),)}
     async with coordinating(node, "", slot_count=1) as coordinator:
         assert places((await search(coordinator, filtered()))[0].dense) == []
-        nothing = await coordinator.match(collection(2, chunk_count=0), Exists(field="year"), EVERYTHING, at_least={})
+        nothing = await coordinator.match(TWO_SHARDS, Exists(field="year"), EVERYTHING, at_least={})
         assert [len(sequences) for sequences in nothing.values()] == [0, 0]
 
 
