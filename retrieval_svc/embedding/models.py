@@ -63,7 +63,7 @@ class EmbeddingModels:
         if found is None:
             names = ", ".join(map(repr, self._models)) or "none"
             message = f"no embedding model {name!r} is loaded; there are: {names}" if name else "no embedding model is loaded"
-            raise ModelNotFound(message)
+            raise ModelNotFound(message, metadata={"model": name, "loaded": ",".join(self._models)})
         return found
 
     async def embed(self, name: str, texts: Sequence[str], *, is_query: bool) -> EmbeddedTexts:
