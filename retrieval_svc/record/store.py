@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from penstock.errors import AlreadyExists, CollectionNotFound
 from retrieval_svc.record import committing, hints, tables
+from retrieval_svc.record.building import DELETED, CollectionBuilds
 from retrieval_svc.record.database import Database, one_of
 from retrieval_svc.record.following import ShardLog
 from retrieval_svc.record.grouping import Lane
@@ -26,9 +27,6 @@ from retrieval_svc.values import (
     WriteBatch,
 )
 
-_DELETED: Final = "!deleted-"
-"""What the ids of collections begin with that are being deleted. No collection can be created under such an id."""
-
 
 class SqlStore:
     """The record of collections and chunks. Implements the ports of catalog, ingest and followers.
@@ -39,12 +37,17 @@ class SqlStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.builds = CollectionBuilds(database)
         self._facts: dict[int, tuple[int, int]] = {}
         self._lanes: dict[int, Lane] = {}
 
     async def prepare(self) -> None:
         """Brings the database to today's tables, and ends deletions that were broken off. Any number of nodes may at once."""
         await migrate(self._database)
+        await self.finish_deletions()
+
+    async def finish_deletions(self) -> None:
+        """Removes the rows of collections that are gone: deletions that were broken off, and what builds replaced."""
         for uid, shard_count in await self._half_deleted():
             await self._clear(uid, dict.fromkeys(range(shard_count), 2**63 - 1))
 
@@ -78,7 +81,7 @@ class SqlStore:
             locked = select(table.shard, table.last_sequence).where(table.collection_uid == uid).order_by(table.shard)
             ends = {row.shard: row.last_sequence for row in await connection.execute(locked.with_for_update())}
             await connection.execute(delete(tables.shards).where(table.collection_uid == uid))
-            renamed = update(tables.collections).where(tables.collections.c.uid == uid).values(id=f"{_DELETED}{uid}")
+            renamed = update(tables.collections).where(tables.collections.c.uid == uid).values(id=f"{DELETED}{uid}")
             await connection.execute(renamed)
             await hints.notify_catalog(connection)
         self._facts.pop(uid, None)
@@ -181,7 +184,7 @@ class SqlStore:
 
     async def _half_deleted(self) -> list[Any]:
         table = tables.collections.c
-        query = select(table.uid, table.shard_count).where(table.id.startswith(_DELETED, autoescape=True))
+        query = select(table.uid, table.shard_count).where(table.id.startswith(DELETED, autoescape=True))
         async with self._database.reading() as connection:
             return list(await connection.execute(query))
 

@@ -4,6 +4,7 @@
                 1 ── n chunks       what is stored now, under the sequence number of the change that stored it
                 1 ── n removals     change `sequence` removed what change `removed_sequence` had stored
                 1 ── n documents    what was ingested, so that the same again is left alone
+                1 ── 1 builds       how far a bulk build has come; a collection that is being built has no shards yet
 
 The log of a shard is its chunks and its removals in the order of their sequence numbers. Each number up to last_sequence is the
 number of a chunk that is stored, of a removal, or of a chunk that a later removal names: what stores a chunk without replacing
@@ -108,4 +109,18 @@ documents = Table(
     Column("content_hash", Text, nullable=False),
     Column("chunk_count", Integer, nullable=False),
     sqlite_with_rowid=False,
+)
+builds = Table(
+    "builds",
+    metadata,
+    Column("collection_uid", ForeignKey("collections.uid"), primary_key=True, autoincrement=False),
+    # The id that the collection gets once it is whole.
+    Column("target", Id, nullable=False, unique=True),
+    # What it is built of and how: a build is only gone on with by one that would come to the same.
+    Column("plan", Json, nullable=False),
+    Column("part_count", Integer, nullable=False),
+    # How far the parts that are in reach, as the build wants to know it when it is gone on with.
+    Column("progress", Json, nullable=False),
+    # For each shard the sequence number of its last chunk.
+    Column("ends", Json, nullable=False),
 )
