@@ -57,8 +57,6 @@ from retrieval_svc.shards.threads import IndexThread, TaskThread
 from retrieval_svc.snapshots.backups import Backups
 from retrieval_svc.snapshots.store import SnapshotStore
 
-WORKER = 0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
@@ -77,8 +75,7 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
     """Builds the service; by its yield every shard has caught up with the record and the models have answered once."""
     settings: RetrievalSettings = assembly.settings
     async with AsyncExitStack() as stack:
-        if WORKER == 0:
-            stack.enter_context(locked_directory(settings.data_dir))
+        _take_folder(assembly, stack)
         parts = await _parts(assembly, stack)
         models = await _models(parts, stack)
         rerankings = await _rerankings(parts, stack)
@@ -99,6 +96,15 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
         retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(servicer, assembly.dispatcher)  # type: ignore[no-untyped-call]  # Generated.
         shard_pb2_grpc.add_ShardServiceServicer_to_server(ShardServicer(shards), assembly.dispatcher)  # type: ignore[no-untyped-call]
         yield
+
+
+def _take_folder(assembly: Assembly, stack: AsyncExitStack) -> None:
+    """The first of the processes that share the folder holds it for all of them."""
+    folder = assembly.settings.data_dir
+    if assembly.worker.index == 0:
+        stack.enter_context(locked_directory(folder))
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 async def _parts(assembly: Assembly, stack: AsyncExitStack) -> Parts:
@@ -176,7 +182,7 @@ async def _rerankings(parts: Parts, stack: AsyncExitStack) -> Mapping[str, Reran
 
 
 async def _shards(parts: Parts, topology: Topology, stack: AsyncExitStack) -> tuple[LocalShards, Maintenance]:
-    settings, worker = parts.settings, WORKER
+    settings, worker = parts.settings, parts.assembly.worker.index
     folder, tracer = settings.data_dir / "shards", parts.assembly.telemetry.tracer("retrieval")
     opener = ShardOpener(
         folder,
@@ -220,11 +226,13 @@ async def _shards(parts: Parts, topology: Topology, stack: AsyncExitStack) -> tu
 
 async def _coordinator(parts: Parts, topology: Topology, shards: LocalShards, stack: AsyncExitStack) -> Coordinator:
     settings = parts.settings
+    key = settings.node_api_key.get_secret_value()
     connect = partial(
         RemoteNode,
         timeout_s=settings.shard_timeout_s,
         message_bytes_max=4 * settings.message_bytes_max,
         tracer_provider=parts.assembly.telemetry.tracer_provider,
+        metadata=(("authorization", f"Bearer {key}"),) if key else (),
     )
     limits = ClusterLimits(
         shard_timeout_s=settings.shard_timeout_s,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from penstock.settings import ServiceSettings
@@ -97,6 +97,9 @@ class RetrievalSettings(ServiceSettings):
         default="",
         description='Where all slots are, as host:port: "," between slots, "|" between the replicas of one, a name for all its '
         "addresses. Empty: one slot, this node.",
+    )
+    node_api_key: SecretStr = Field(
+        default=SecretStr(""), description="Key that this node shows the others, of scope admin. Empty: they ask for none."
     )
     shard_timeout_s: float = Field(
         default=10.0,
