@@ -9,8 +9,9 @@ transports call `unary` and `stream`, which raise nothing but PenstockError (and
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Protocol
 
 from google.protobuf.message import Message
@@ -41,8 +42,8 @@ Around = Callable[[CallContext], AbstractContextManager[Any]]
 class Interceptor:
     """Does its part around every call: entered before the servicer, left after it, however the call ends.
 
-    A context manager and not a handler around a handler: nested coroutines were a third of what a call cost us. It may raise
-    when it is entered, may raise another error when it is left, and never swallows one.
+    A context manager and not a handler around a handler, so that a call is one coroutine. It may raise when it is entered, may
+    raise another error when it is left, and never swallows one.
     """
 
     def around(self, method: str, *, streams: bool) -> Around:
@@ -63,6 +64,37 @@ class Method:
     streams: bool
     parse: Callable[[bytes], Message]
     serialise: Callable[[Message], bytes]
+
+
+class _Nested:
+    """`with first, second, ...:` of all that stands around a call. contextlib.ExitStack costs three times as much."""
+
+    __slots__ = ("_arounds", "_context", "_entered")
+
+    def __init__(self, arounds: Sequence[Around], context: CallContext) -> None:
+        self._arounds = arounds
+        self._context = context
+        self._entered: list[AbstractContextManager[Any]] = []
+
+    def __enter__(self) -> None:
+        try:
+            for around in self._arounds:
+                manager = around(self._context)
+                manager.__enter__()
+                self._entered.append(manager)
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        last = error
+        for manager in reversed(self._entered):
+            try:
+                manager.__exit__(None if last is None else type(last), last, None if last is None else last.__traceback__)
+            except BaseException as other:  # noqa: BLE001  # Raised below, when all have been left.
+                last = other
+        if last is not error and last is not None:
+            raise last
 
 
 class Dispatcher:
@@ -116,9 +148,7 @@ class Dispatcher:
         arounds = [interceptor.around(method, streams=False) for interceptor in self._interceptors]
 
         async def served(request: Any, context: CallContext) -> Any:
-            with ExitStack[bool | None]() as stack:
-                for around in arounds:
-                    stack.enter_context(around(context))
+            with _Nested(arounds, context):
                 if isinstance(request, PenstockError):
                     raise request
                 return await answer(request, context)
@@ -132,9 +162,7 @@ class Dispatcher:
         arounds = [interceptor.around(method, streams=True) for interceptor in self._interceptors]
 
         async def served(request: Any, context: CallContext) -> AsyncIterator[Any]:
-            with ExitStack[bool | None]() as stack:
-                for around in arounds:
-                    stack.enter_context(around(context))
+            with _Nested(arounds, context):
                 if isinstance(request, PenstockError):
                     raise request
                 async with aclosing(stream(request, context)) as messages:  # type: ignore[type-var]

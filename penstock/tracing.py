@@ -1,7 +1,7 @@
 """Beginning the span of a served call, at next to no cost where nobody records it.
 
 A call that is neither recorded here nor sampled by its caller needs no span: it needs a trace id to be logged, answered and
-passed on. The SDK's way to that (extract, sample, start) costs about 30 microseconds a call, this one 5.
+passed on. The SDK's way to that (extract, sample, start) costs 8 to 18 microseconds a call, this one 3.
 """
 
 import random
