@@ -10,10 +10,11 @@ import penstock
 from penstock.cli.command import GATEWAY_OPTION, RETRIEVAL_OPTION, in_loop
 from penstock.cli.demo import run_demo, run_up
 from penstock.cli.flows import ask_flow, flow_commands
+from penstock.cli.index import index_commands
 from penstock.cli.ingest import SPLITTERS, IngestOptions, ingest_corpus
 from penstock.cli.keys import key_commands
 from penstock.cli.local import MODULES
-from penstock.cli.measuring import eval_commands
+from penstock.cli.measuring import bench_commands, eval_commands
 from penstock.cli.models import model_commands
 from penstock.cli.retrieval import search_collection
 from penstock.cli.settings_table import settings_markdown
@@ -122,7 +123,9 @@ def settings() -> None:
     print(settings_markdown())
 
 
+penstock_command.add_command(bench_commands)
 penstock_command.add_command(eval_commands)
 penstock_command.add_command(flow_commands)
+penstock_command.add_command(index_commands)
 penstock_command.add_command(key_commands)
 penstock_command.add_command(model_commands)

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -33,12 +33,16 @@ from retrieval_svc.ingest.splitting import Splitting
 from retrieval_svc.record.store import SqlStore, open_store
 from retrieval_svc.settings import RetrievalSettings
 
+# What libraries print goes to the log: the lines are for whoever started this.
+_out: Final = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+_writing: Final = threading.Lock()
 _HEARTBEAT_S: Final = 1.0
 _FAILED: Final = 1
 
 
 def main() -> None:
     """Does what the input says."""
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     settings = RetrievalSettings()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     _beat()
@@ -84,11 +88,11 @@ def _job(document: Any) -> BuildJob:
 
 async def _build(settings: RetrievalSettings, store: SqlStore, job: BuildJob) -> Any:
     around = _surroundings(settings, job)
-    with locked_directory(around.work(job.collection)):
+    with locked_directory(around.work(job.collection)), closing(_executor(job, around, settings)) as executor:
         build = BulkBuild(
             job=job,
             store=store,
-            executor=_executor(job, around, threads=settings.embedding_threads),
+            executor=executor,
             source=_source(settings, job),
             surroundings=around,
             report=lambda progress: _write({"progress": _plain(progress)}),
@@ -96,13 +100,13 @@ async def _build(settings: RetrievalSettings, store: SqlStore, job: BuildJob) ->
         return (await build.run()).to_json()
 
 
-def _executor(job: BuildJob, around: Surroundings, *, threads: int) -> Executor:
+def _executor(job: BuildJob, around: Surroundings, settings: RetrievalSettings) -> Executor:
     if job.executor is ExecutorKind.LOCAL:
         return LocalExecutor(around.workers)
     # Imported here: Ray is an extra, and a second of start-up.
     from retrieval_svc.bulk.ray_executor import RayExecutor  # noqa: PLC0415
 
-    return RayExecutor(around.workers, threads=threads, folder=around.work(job.collection))
+    return RayExecutor(around.workers, threads=settings.embedding_threads, folder=around.work(job.collection))
 
 
 def _source(settings: RetrievalSettings, job: BuildJob) -> ServiceModel | None:
@@ -167,11 +171,8 @@ def _told(error: PenstockError) -> dict[str, Any]:
 
 def _write(line: dict[str, Any]) -> None:
     with _writing:
-        sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
-        sys.stdout.buffer.flush()
-
-
-_writing = threading.Lock()
+        _out.write(orjson.dumps(line) + b"\n")
+        _out.flush()
 
 
 def _beat() -> None:

@@ -119,8 +119,8 @@ class BulkBuild:
         if job.lexical.enabled:
             check_language(job.lexical.language)
         if self.source is not None:
-            async with aclosing(self._done(self.executor.map(DescribeStep(source=self.source), [None]))) as described:
-                self._model = await anext(described)
+            described = self._done(self.executor.map(DescribeStep(source=self.source), [None]))
+            [self._model] = [model async for model in described]
         model = self._model
         dimension = model.dimension if model else checks.dimension(job.dimension)
         checks.index_fits(job.index, dimension)

@@ -32,6 +32,10 @@ class Executor(Protocol):
         """Ends what is under way, from any thread; whoever waits for a result gets StepFailed."""
         ...
 
+    def close(self) -> None:
+        """Gives back what it holds; nothing is under way any more."""
+        ...
+
 
 class StepFailed(Exception):
     """A defect: a step raised what it should not, or killed its workers. The text says what."""

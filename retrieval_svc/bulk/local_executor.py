@@ -52,6 +52,9 @@ class LocalExecutor:
         if self._pool is not None:
             self._pool.stop()
 
+    def close(self) -> None:
+        """As the port has it: its processes have ended with their results."""
+
 
 @dataclass(slots=True, eq=False)
 class _Worker:
