@@ -29,7 +29,7 @@ from penstock.errors import PenstockError
 from penstock.fronts import Fronts
 from penstock.interceptors import Admission, Deadline, ErrorBoundary, Tracing
 from penstock.keys import Keyring, kept_fresh
-from penstock.metrics import Metering
+from penstock.metering import Metering
 from penstock.seat import WorkerSeat
 from penstock.settings import ServiceSettings
 from penstock.telemetry import Telemetry, configure, configure_logging

@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from penstock.dispatcher import Dispatcher
 from penstock.errors import CollectionNotFound, FailedPrecondition
 from penstock.http_front import HttpFront, listen
-from penstock.metrics import Exposition, Metering, meter_provider
+from penstock.metering import Metering
+from penstock.metrics import Exposition, meter_provider
 from penstock.retrieval.v1 import retrieval_pb2 as pb
 from penstock.settings import ServiceSettings
 from tests.penstock.served import SERVICE, Served, until
