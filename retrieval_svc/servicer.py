@@ -66,7 +66,8 @@ class RetrievalServicer:
     async def DeleteChunks(self, request: pb.DeleteChunksRequest, _: CallContext) -> pb.DeleteChunksResponse:
         collection = await self._catalog.find(request.collection)
         filter_ = filter_from(request.filter) if request.HasField("filter") else None
-        deleted = await self._ingest.delete_chunks(request.collection, request.chunk_ids, request.document_ids, filter_)
+        ids = tuple(request.chunk_ids), tuple(request.document_ids)
+        deleted = await self._ingest.delete_chunks(request.collection, *ids, filter_)
         token = consistency_token(collection.uid, deleted.positions)
         return pb.DeleteChunksResponse(deleted_count=deleted.deleted_count, consistency_token=token)
 
@@ -74,7 +75,7 @@ class RetrievalServicer:
         chunk_messages.check_fields(request.fields, also=chunk_messages.STORED_PARTS)
         collection = await self._catalog.find(request.collection)
         listed = await self._listing.by_id(
-            collection, request.chunk_ids, _visibility(), with_vectors="vector" in request.fields
+            collection, tuple(request.chunk_ids), _visibility(), with_vectors="vector" in request.fields
         )
         return pb.BatchGetChunksResponse(
             chunks=[chunk_messages.stored_message(each.chunk, request.fields, each.vector) for each in listed]

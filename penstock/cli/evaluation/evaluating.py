@@ -99,7 +99,7 @@ def table_of(corpus: JudgedCorpus, collection: Collection, means: Mapping[str, M
     for column in ("search", *MEASURES):
         table.add_column(column, no_wrap=True)
     for way, by_measure in means.items():
-        cells = (f"{mean.value:.4f}\n[dim]{mean.low:.3f} to {mean.high:.3f}[/]" for mean in by_measure.values())
+        cells = (f"{mean.value:.4f}\n[dim]{mean.low:.3f}-{mean.high:.3f}[/]" for mean in by_measure.values())
         table.add_row(way, *cells)
     return table
 

@@ -1,0 +1,1 @@
+"""`penstock bench`: how fast a running service is, beside how well it finds."""
