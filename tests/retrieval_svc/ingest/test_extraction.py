@@ -214,8 +214,7 @@ async def test_a_caller_who_leaves_takes_the_process_along(extractor: Extractor)
 
 async def test_a_process_whose_starter_died_leaves(extractor: Extractor) -> None:
     assert await still_reads(extractor)
-    [process] = reading_processes()
-    for reader in extractor._idle:
-        assert reader.process.stdin is not None
-        reader.process.stdin.close()
-    assert await asyncio.to_thread(process.wait, 10) == 0
+    [reader] = extractor._idle
+    assert reader.process.stdin is not None
+    reader.process.stdin.close()
+    assert await asyncio.wait_for(reader.process.wait(), 30) == 0
