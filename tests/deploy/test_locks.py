@@ -11,8 +11,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"gateway": "gateway", "retrieval": "retrieval_svc", "generation": "generation_svc"}
 
-# vLLM has an environment and an image of its own.
-ELSEWHERE = ["generation_svc.vllm_engine"]
+# vLLM has an environment and an image of its own; onnxruntime and Ray are extras, imported only when they are asked for;
+# Alembic alone runs its migrations.
+ELSEWHERE = [
+    "generation_svc.vllm_engine",
+    "retrieval_svc.bulk.ray_executor",
+    "retrieval_svc.embedding.onnx_export",
+    "retrieval_svc.embedding.onnx_runtime",
+    "retrieval_svc.record.migrations.env",
+]
 
 IMPORT_EVERYTHING = """
 import importlib, pkgutil, sys
