@@ -13,7 +13,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -31,6 +31,7 @@ from retrieval_svc.bulk.job import BuildJob, Phase, Progress, ShardSummary, Summ
 from retrieval_svc.bulk.numbering import numbered
 from retrieval_svc.bulk.parts import PART_RECORDS_EMBEDDED, PART_RECORDS_READY, Reached, parts
 from retrieval_svc.bulk.preparing import DescribeStep, ModelSource, PreparedPart, PrepareStep, PreparingLimits
+from retrieval_svc.data_directory import locked_directory
 from retrieval_svc.ingest.preparing import Cutting, cutting
 from retrieval_svc.ingest.splitting import Splitting
 from retrieval_svc.record.building import Build, BuiltPart
@@ -166,7 +167,10 @@ class BulkBuild:
     async def _discard(self, build: Build) -> None:
         await self.store.builds.discard(build)
         await self.store.finish_deletions()
-        await asyncio.to_thread(shutil.rmtree, self.surroundings.shards / str(build.uid), ignore_errors=True)
+        await self._remove_files(build.uid)
+
+    async def _remove_files(self, uid: int) -> None:
+        await asyncio.to_thread(shutil.rmtree, self.surroundings.shards / str(uid), ignore_errors=True)
 
     async def _rows(
         self, build: Build, spec: CollectionSpec, how: Cutting | None, files: Sequence[CorpusFile], errors: ErrorsFile
@@ -209,10 +213,16 @@ class BulkBuild:
         return done
 
     async def _publish(self, build: Build) -> None:
-        await self.store.builds.publish(build, replace=self.job.replace)
+        replaced = await self.store.builds.publish(build, replace=self.job.replace)
         self._tell(build, Phase.PUBLISHED, 0, 1)
         if not self.surroundings.keep_files:
-            await asyncio.to_thread(shutil.rmtree, self.surroundings.shards / str(build.uid), ignore_errors=True)
+            await self._remove_files(build.uid)
+        if replaced is not None:
+            with (
+                suppress(FailedPrecondition),
+                locked_directory(self.surroundings.folder),
+            ):  # A service that runs does it itself.
+                await self._remove_files(replaced)
         await self.store.finish_deletions()
         self._tell(build, Phase.PUBLISHED, 1, 1)
 

@@ -1,9 +1,8 @@
 """Steps on Ray, by Ray Data. The only module that imports it.
 
-Items are written as files into a folder, which Ray reads on the machine that drives the build and sends through its object
-store to actors that have the step open; so their machines need not see the folder. What they give comes back the same way, as
-fast as it is taken. With RAY_ADDRESS it is a cluster's Ray, else one of its own that is started for the build and ended with it.
-Indexes are written where the service's data folder is: on a cluster that has to be one that every machine sees.
+Items are written as files into a folder, which Ray reads and hands to actors that have the step open; what they give comes back
+through its object store as fast as it is taken. With RAY_ADDRESS it is a cluster's Ray, else one of its own that is started for
+the build and ended with it. On a cluster, the service's data folder has to be one that every machine sees.
 """
 
 import logging
@@ -135,4 +134,4 @@ def _spooled(items: Iterable[Any], folder: Path) -> Iterator[list[str]]:
 
 def _write(path: Path, item: Any) -> str:
     path.write_bytes(pickle.dumps(item))
-    return f"local://{path}"  # Read on this machine, wherever it is needed.
+    return str(path)

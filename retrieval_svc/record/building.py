@@ -115,19 +115,21 @@ class CollectionBuilds:
             raise AlreadyExists(message, metadata={"collection": build.target}) from error
         return after
 
-    async def publish(self, build: Build, *, replace: bool) -> None:
+    async def publish(self, build: Build, *, replace: bool) -> int | None:
         """Puts the collection in place, at once. One of that id makes way with `replace`; its rows remain to be cleared.
 
+        Returns the uid of the one that made way, None where there was none.
         Raises AlreadyExists where there is one and it is not to be replaced, FailedPrecondition where the build is gone.
         """
         async with self._database.writing() as connection:
             await _forget(connection, build)
-            await self._make_way(connection, build.target, replace=replace)
+            replaced = await self._make_way(connection, build.target, replace=replace)
             table = tables.collections
             await connection.execute(update(table).where(table.c.uid == build.uid).values(id=build.target))
             rows = [(build.uid, shard, end, end, end) for shard, end in enumerate(build.ends)]
             await insert_rows(connection, tables.shards, rows)
             await hints.notify_catalog(connection)
+        return replaced
 
     async def discard(self, build: Build) -> None:
         """Gives a build up; its rows remain to be cleared."""
@@ -135,11 +137,11 @@ class CollectionBuilds:
             await _forget(connection, build)
             await _retire(connection, build.uid)
 
-    async def _make_way(self, connection: AsyncConnection, target: str, *, replace: bool) -> None:
+    async def _make_way(self, connection: AsyncConnection, target: str, *, replace: bool) -> int | None:
         table = tables.collections.c
         uid = await connection.scalar(select(table.uid).where(table.id == target))
         if uid is None:
-            return
+            return None
         if not replace:
             message = f"the collection {target!r} exists already; say that it is to be replaced, or choose another id"
             raise AlreadyExists(message, metadata={"collection": target})
@@ -148,6 +150,7 @@ class CollectionBuilds:
         await connection.execute(select(shards.c.shard).where(shards.c.collection_uid == uid).with_for_update())
         await connection.execute(delete(shards).where(shards.c.collection_uid == uid))
         await _retire(connection, uid)
+        return int(uid)
 
 
 async def _advance(connection: AsyncConnection, before: Build, after: Build) -> None:
