@@ -5,6 +5,7 @@ commit here -> offer, commit elsewhere -> hint: the replica's follower applies w
 """
 
 import asyncio
+import logging
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Final, Protocol
 from opentelemetry.trace import Tracer
 
 from penstock import deadline, semconv
-from penstock.errors import CollectionNotFound, Unavailable
+from penstock.errors import CollectionNotFound, PenstockError, Unavailable
 from retrieval_svc.filters import Filter
 from retrieval_svc.shards.follower import Follower
 from retrieval_svc.shards.replica import Replica
@@ -32,6 +33,10 @@ from retrieval_svc.values import (
 
 _CATCH_UP_S: Final = 3600.0
 """Time for a shard to catch up with the record when it is opened; one that is built anew takes long."""
+_RETRY_S: Final = (0.5, 10.0)
+"""First and longest pause after collections could not be opened or closed as the record has them."""
+
+_log = logging.getLogger(__name__)
 
 
 class Hint(Protocol):
@@ -75,6 +80,8 @@ class _Open:
     collection: Collection
     replicas: dict[int, Replica]
     following: list[asyncio.Task[None]] = field(default_factory=list)
+    caught_up: bool = False
+    """Whether it may be searched: before that it lacks what it would have to find."""
 
     async def close(self) -> None:
         """Stops following, and closes the replicas."""
@@ -105,6 +112,8 @@ class LocalShards:
         self._stop = stop
         self._collections: dict[int, _Open] = {}
         self._watching: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._look_again = False
         self.on_unknown: Callable[[], Awaitable[None]] | None = None
         """Called when the collections have changed, or when one is asked for that is not open here."""
 
@@ -118,10 +127,13 @@ class LocalShards:
         shards = [shard for shard in range(collection.spec.shard_count) if self._holds(uid, shard)]
         replicas = await asyncio.gather(*(self._opener.open(collection, shard) for shard in shards))
         opened = self._collections[uid] = _Open(collection, dict(zip(shards, replicas, strict=True)))
-        following = [(shard, each) for shard, replica in opened.replicas.items() for each in replica.followers]
-        opened.following = [asyncio.create_task(self._follow(follower)) for _, follower in following]
-        positions = await self._record.positions(uid)
-        await asyncio.gather(*(each.reached(positions.get(shard, 0), _CATCH_UP_S) for shard, each in following))
+        try:
+            await self._catch_up(opened)
+        except BaseException:
+            del self._collections[uid]
+            await opened.close()
+            raise
+        opened.caught_up = True
 
     async def drop(self, uid: int) -> None:
         """Closes a deleted collection's shards and removes their files."""
@@ -132,7 +144,7 @@ class LocalShards:
 
     async def close(self) -> None:
         """Stops listening and following. What was applied is in the record; the files have it up to the last checkpoint."""
-        await _ended([self._watching] if self._watching else [])
+        await _ended(task for task in (self._watching, self._looking) if task is not None)
         await asyncio.gather(*(opened.close() for opened in self._collections.values()))
 
     def replicas(self) -> list[Replica]:
@@ -183,6 +195,12 @@ class LocalShards:
         """All rows that match."""
         return await (await self._at(uid, shard, at_least)).match(filter_, visibility)
 
+    async def _catch_up(self, opened: _Open) -> None:
+        following = [(shard, each) for shard, replica in opened.replicas.items() for each in replica.followers]
+        opened.following = [asyncio.create_task(self._follow(follower)) for _, follower in following]
+        positions = await self._record.positions(opened.collection.uid)
+        await asyncio.gather(*(each.reached(positions.get(shard, 0), _CATCH_UP_S) for shard, each in following))
+
     async def _search(self, uid: int, shard: int, at_least: int, queries: Sequence[ShardQuery]) -> ShardAnswer:
         replica = await self._at(uid, shard, at_least)
         with self._tracer.start_as_current_span("faiss.search") as span:
@@ -208,7 +226,7 @@ class LocalShards:
 
     def _find(self, uid: int, shard: int) -> Replica | None:
         opened = self._collections.get(uid)
-        return opened.replicas.get(shard) if opened else None
+        return opened.replicas.get(shard) if opened and opened.caught_up else None
 
     def _absent(self, uid: int, shard: int) -> Exception:
         if uid not in self._collections:
@@ -218,12 +236,35 @@ class LocalShards:
 
     async def _watch(self) -> None:
         async for hint in self._record.watch():
-            if hint.catalog and self.on_unknown is not None:
-                await self.on_unknown()
+            if hint.catalog:
+                self._collections_changed()
             for (uid, shard), sequence in hint.positions.items():
-                replica = self._find(uid, shard)
-                if replica is not None:
-                    replica.hint(sequence)
+                opened = self._collections.get(uid)
+                if opened is not None and shard in opened.replicas:
+                    opened.replicas[shard].hint(sequence)
+
+    def _collections_changed(self) -> None:
+        """Has the collections looked at. Opening one may take long, and nobody else's changes wait for it."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        else:
+            self._look_again = True
+
+    async def _look(self) -> None:
+        """Until nothing has changed meanwhile. What fails, as it does while the record is away, is tried again."""
+        pause_s = _RETRY_S[0]
+        self._look_again = True
+        while self._look_again and self.on_unknown is not None:
+            self._look_again = False
+            try:
+                await self.on_unknown()
+                pause_s = _RETRY_S[0]
+            except Exception as error:  # noqa: BLE001  # Whatever it is, the shards that are open go on.
+                reason = error.message if isinstance(error, PenstockError) else repr(error)
+                _log.warning("the collections could not be brought up to date, again in %.1f s: %s", pause_s, reason)
+                self._look_again = True
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _RETRY_S[1])
 
     async def _follow(self, follower: Follower) -> None:
         try:
