@@ -12,7 +12,7 @@ import click
 import orjson
 from rich.console import Console
 
-from bench import flow_part, machine, search_part, tokens_part
+from bench import embedding_part, flow_part, machine, search_part, tokens_part
 from bench.plan import PLANS, Plan
 from bench.report import PartResult, markdown, show
 from bench.rounds import Tell
@@ -21,6 +21,7 @@ PARTS: Final[Mapping[str, Callable[[Plan, Path, Tell], Awaitable[PartResult]]]] 
     flow_part.NAME: flow_part.measure,
     search_part.NAME: search_part.measure,
     tokens_part.NAME: tokens_part.measure,
+    embedding_part.NAME: embedding_part.measure,
 }
 
 _WIDTH_OF_FILES: Final = 180
@@ -35,6 +36,9 @@ _WIDTH_OF_FILES: Final = 180
 @click.option("--seconds", type=click.FloatRange(0.1, 600), help="Length of a measured window.")
 @click.option("--in-flight", multiple=True, type=click.IntRange(1, 256), help="Requests at once in the flow part; repeatable.")
 @click.option("--chunks", multiple=True, type=click.IntRange(64, 5_000_000), help="Sizes of the search part's collections.")
+@click.option(
+    "--corpus", "corpora", multiple=True, type=click.Path(exists=True, file_okay=False), help="Judged corpora, embedding part."
+)
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every sample to this file.")
 @click.option("--markdown", "markdown_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables to it.")
 def main(
@@ -45,6 +49,7 @@ def main(
     seconds: float | None,
     in_flight: Sequence[int],
     chunks: Sequence[int],
+    corpora: Sequence[str],
     json_file: Path | None,
     markdown_file: Path | None,
 ) -> None:
@@ -54,6 +59,7 @@ def main(
         "seconds": seconds,
         "in_flight": tuple(sorted(in_flight)),
         "collection_sizes": tuple(sorted(chunks)),
+        "corpora": tuple(corpora),
     }
     plan = replace(PLANS["quick" if quick else "full"], **{name: value for name, value in asked.items() if value})
     console = Console(highlight=False)

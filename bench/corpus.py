@@ -17,17 +17,23 @@ PASSAGE_CHARACTERS: Final = 500
 _CLUSTERS: Final = 64
 _SPREAD: Final = 0.7
 _SEED: Final = 20_261_121
-_CORPUS: Final = Path(__file__).parents[1] / "examples/corpus/squad_xquad_en"
+_BLOCK: Final = 10_000
+CORPUS: Final = Path(__file__).parents[1] / "examples/corpus/squad_xquad_en"
 
 
 def clustered_vectors(count: int, *, queries: bool = False) -> Matrix:
     """The first `count` vectors of length 1 around a few centres, as embeddings are; or queries around the same centres."""
+    return np.concatenate(list(clustered_blocks(count, queries=queries)))
+
+
+def clustered_blocks(count: int, *, queries: bool = False) -> Iterator[Matrix]:
+    """The same a block at a time, for those who have no room for all of them in double precision."""
     centres = np.random.default_rng(_SEED).standard_normal((_CLUSTERS, DIMENSION))
     rng = np.random.default_rng(_SEED + 1 + queries)
-    around = rng.standard_normal((count, DIMENSION)) * _SPREAD
-    vectors = centres[np.arange(count) % _CLUSTERS] + around
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / lengths, dtype=np.float32)
+    for at in range(0, count, _BLOCK):
+        rows = np.arange(at, min(at + _BLOCK, count))
+        vectors = centres[rows % _CLUSTERS] + rng.standard_normal((len(rows), DIMENSION)) * _SPREAD
+        yield np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
 
 
 def passages(count: int) -> Iterator[str]:
@@ -70,5 +76,5 @@ def _ids() -> tuple[str, ...]:
 
 
 def _lines(name: str) -> Iterator[Any]:
-    with (_CORPUS / name).open(encoding="utf-8") as lines:
+    with (CORPUS / name).open(encoding="utf-8") as lines:
         yield from map(json.loads, lines)

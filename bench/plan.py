@@ -10,7 +10,8 @@ class Plan:
     """One run. Each measured window lasts `seconds` after `warmup_s`, once a round for every row of every table.
 
     `in_flight` is of the flow part, `collection_sizes` (chunks) of the search part. A tokens round sends `prompts_alone`
-    prompts one after the other and `prompts_together` at once, for answers of at most `answer_tokens`.
+    prompts one after the other and `prompts_together` at once, for answers of at most `answer_tokens`. `corpora` are folders
+    of the embedding part; none: the example corpus.
     """
 
     rounds: int = 3
@@ -21,6 +22,7 @@ class Plan:
     prompts_alone: int = 2
     prompts_together: int = 8
     answer_tokens: int = 32
+    corpora: tuple[str, ...] = ()
 
 
 PLANS: Final[Mapping[str, Plan]] = {

@@ -53,7 +53,7 @@ class Worker:
 
 @asynccontextmanager
 async def worker(role: str, folder: Path, environment: Mapping[str, str] | None = None) -> AsyncIterator[Worker]:
-    """A worker of a role: load, faiss, embedder or engine."""
+    """A worker of a role: load, faiss, embedder, embedding or engine."""
     async with _process(["bench.worker", role], folder / f"{role}.log", environment or {}) as process:
         yield Worker(process)
 

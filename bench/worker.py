@@ -72,6 +72,12 @@ def _embedder_role() -> AbstractAsyncContextManager[Tasks]:
     return serving()
 
 
+def _embedding_role() -> AbstractAsyncContextManager[Tasks]:
+    from bench.embedding_reference import serving  # noqa: PLC0415
+
+    return serving()
+
+
 def _engine_role() -> AbstractAsyncContextManager[Tasks]:
     from bench.engine_reference import serving  # noqa: PLC0415
 
@@ -82,6 +88,7 @@ _ROLES: Final[Mapping[str, Callable[[], AbstractAsyncContextManager[Tasks]]]] = 
     "load": _load_role,
     "faiss": _faiss_role,
     "embedder": _embedder_role,
+    "embedding": _embedding_role,
     "engine": _engine_role,
 }
 
