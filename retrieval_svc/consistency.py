@@ -25,9 +25,17 @@ def consistency_token(uid: int, positions: Mapping[int, int]) -> str:
 
 
 def positions_in(uid: int, token: str) -> dict[int, int]:
-    """Shard to position. Raises InvalidArgument for what consistency_token did not make for this collection."""
-    if not token:
-        return {}
+    """Shard to position. Tokens of several writes may be joined by commas.
+
+    Raises InvalidArgument for what consistency_token did not make for this collection.
+    """
+    positions: dict[int, int] = {}
+    for each in token.split(",") if token else ():
+        positions = merged(positions, _read(uid, each))
+    return positions
+
+
+def _read(uid: int, token: str) -> dict[int, int]:
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         made_for, pairs = orjson.loads(raw)
@@ -36,9 +44,7 @@ def positions_in(uid: int, token: str) -> dict[int, int]:
         made_for, positions = None, {}
     within = all(0 <= shard < _SHARDS_MAX and 0 <= sequence <= _SEQUENCE_MAX for shard, sequence in positions.items())
     if made_for != uid or not positions or not within:
-        message = (
-            "consistency_token is not one that a write to this collection gave out; leave it empty to search without waiting"
-        )
+        message = "consistency_token is not what a write to this collection gave out; leave it empty to search without waiting"
         violation = Violation(message=message, field="consistency_token")
         raise InvalidArgument(message, metadata={"field": "consistency_token"}, violations=[violation])
     return positions

@@ -116,7 +116,7 @@ class _Bar:
     upload: Upload
 
     def __call__(self) -> None:
-        documents = self.upload.total.document_count + self.upload.total.unchanged_count
+        documents = self.upload.total.document_count
         elapsed = self.progress.tasks[0].elapsed or 0.0
         rate = documents / elapsed if elapsed else 0.0
         self.progress.update(self.task, completed=self.corpus.bytes_read, documents=documents, rate=rate)
