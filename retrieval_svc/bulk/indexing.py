@@ -5,7 +5,6 @@ It is done with the rows of one shard at a time, read as a stream, so memory hol
 """
 
 import asyncio
-import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -32,7 +31,6 @@ from retrieval_svc.values import Changes, CollectionSpec, IndexKind, Rows, Shard
 TOP_K: Final = 10
 QUERIES: Final = 100
 """Stored vectors that recall is measured with."""
-_NICENESS: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +56,6 @@ class IndexStep:
     @contextmanager
     def open(self) -> Iterator[Callable[[ShardTask], ShardSummary]]:
         """As the port has it."""
-        os.nice(_NICENESS)
         use_threads(self.threads)
         with asyncio.Runner() as runner:
             opened = open_store(self.database_url)

@@ -7,6 +7,7 @@ library's fault, of a kill) is replaced, and what it had is done again.
 
 import logging
 import multiprocessing
+import os
 import signal
 import threading
 import traceback
@@ -30,6 +31,8 @@ _AHEAD: Final = 2
 _WINDOW: Final = 4
 """Items a worker that may be under way or wait for those before them."""
 _LEAVE_S: Final = 5.0
+_NICENESS: Final = 5
+"""A service on the same machine goes first."""
 
 
 class LocalExecutor:
@@ -200,6 +203,7 @@ def _started(step: Step[Any, Any]) -> _Worker:
 
 def _serve(pipe: Connection, step: Step[Any, Any]) -> None:
     """The work of a worker, until its parent closes the pipe or is gone."""
+    os.nice(_NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal's Ctrl-C goes to the whole group; the parent ends this process.
     given: SimpleQueue[tuple[int, Any] | None] = SimpleQueue()
     threading.Thread(target=_take, args=(pipe, given), name="taking", daemon=True).start()
