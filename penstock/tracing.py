@@ -1,4 +1,4 @@
-"""Beginning the span of a served call, at next to no cost where nobody records it.
+"""Beginning the span of a served call, and those within it, at next to no cost where nobody records it.
 
 A call that is neither recorded here nor sampled by its caller needs no span: it needs a trace id to be logged, answered and
 passed on. The SDK's way to that (extract, sample, start) costs 8 to 18 microseconds a call, this one 3.
@@ -7,14 +7,30 @@ passed on. The SDK's way to that (extract, sample, start) costs 8 to 18 microsec
 import random
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind
+from opentelemetry.util.types import AttributeValue
 
 _UNSAMPLED: Final = re.compile("00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-00")
 """W3C's traceparent header of a caller that does not record."""
+
+
+def inner_span(
+    tracer: trace.Tracer, name: str, attributes: Mapping[str, AttributeValue] | None = None
+) -> AbstractContextManager[trace.Span]:
+    """A span around a part of a call, current while that runs.
+
+    Where the call is not recorded its parts would not be either: then it is the call's own span, which takes whatever is said
+    to it and keeps nothing. A span that the SDK makes and drops costs 20 to 60 microseconds.
+    """
+    current = trace.get_current_span()
+    if current.is_recording() or not current.get_span_context().is_valid:
+        return tracer.start_as_current_span(name, attributes=attributes)
+    return nullcontext(current)
 
 
 class Spans:

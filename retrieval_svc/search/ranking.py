@@ -8,6 +8,7 @@ import numpy as np
 from opentelemetry.trace import Tracer
 
 from penstock import semconv
+from penstock.tracing import inner_span
 from retrieval_svc.search.calls import Fusion, SearchMode
 from retrieval_svc.search.candidates import Candidates, dense_candidates, lexical_candidates
 from retrieval_svc.search.chunk_parts import ChunkParts
@@ -83,7 +84,7 @@ class Ranker:
                 return lexical_candidates(lexical)
             case SearchMode.HYBRID:
                 fusion = plan.call.fusion or Fusion()
-                with self._tracer.start_as_current_span("fusion") as span:
+                with inner_span(self._tracer, "fusion") as span:
                     rows = fused(dense_candidates(dense), lexical_candidates(lexical), fusion)
                     if span.is_recording():
                         span.set_attribute(semconv.PENSTOCK_FUSION_METHOD, fusion.method.value)
@@ -114,7 +115,7 @@ class Ranker:
         is_dense = plan.call.mode is SearchMode.DENSE and not plan.call.reranking
         metric = collection.spec.metric if is_dense else Metric.COSINE
         relevance = here.scores if is_dense else min_max(here.scores)
-        with self._tracer.start_as_current_span("mmr") as span:
+        with inner_span(self._tracer, "mmr") as span:
             if span.is_recording():
                 span.set_attribute(semconv.PENSTOCK_CANDIDATE_COUNT, len(here))
                 span.set_attribute(semconv.PENSTOCK_HIT_COUNT, min(count, len(here)))

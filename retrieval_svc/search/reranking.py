@@ -9,6 +9,7 @@ from opentelemetry.trace import Tracer
 
 from penstock import semconv
 from penstock.errors import FailedPrecondition, InvalidArgument, ModelNotFound, Violation
+from penstock.tracing import inner_span
 from retrieval_svc.worker import Lane, Worker
 
 Pair = tuple[str, str]
@@ -48,7 +49,7 @@ class Reranking:
 
     async def scores(self, query: str, texts: Sequence[str]) -> PairScores:
         """The score of each text. Raises Overloaded when too many requests wait."""
-        with self._tracer.start_as_current_span("rerank") as span:
+        with inner_span(self._tracer, "rerank") as span:
             if span.is_recording():
                 span.set_attribute(semconv.GEN_AI_REQUEST_MODEL, self.name)
                 span.set_attribute(semconv.PENSTOCK_CANDIDATE_COUNT, len(texts))

@@ -7,13 +7,14 @@ from contextlib import AbstractContextManager
 from opentelemetry.trace import Span, Tracer
 
 from penstock import semconv
+from penstock.tracing import inner_span
 from retrieval_svc.search.calls import SearchCall, SearchResult
 from retrieval_svc.search.chunk_parts import ChunkParts
 
 
 def started(tracer: Tracer, collection_id: str) -> AbstractContextManager[Span]:
     """The span, begun."""
-    return tracer.start_as_current_span(f"retrieval {collection_id}")
+    return inner_span(tracer, f"retrieval {collection_id}")
 
 
 def describe_calls(span: Span, collection_id: str, calls: Sequence[SearchCall]) -> None:

@@ -16,6 +16,7 @@ from opentelemetry.trace import Tracer
 
 from penstock import deadline, semconv
 from penstock.errors import CollectionNotFound, PenstockError, Unavailable
+from penstock.tracing import inner_span
 from retrieval_svc.filters import Filter
 from retrieval_svc.shards.follower import Follower
 from retrieval_svc.shards.replica import Replica
@@ -203,7 +204,7 @@ class LocalShards:
 
     async def _search(self, uid: int, shard: int, at_least: int, queries: Sequence[ShardQuery]) -> ShardAnswer:
         replica = await self._at(uid, shard, at_least)
-        with self._tracer.start_as_current_span("faiss.search") as span:
+        with inner_span(self._tracer, "faiss.search") as span:
             found = await replica.search(queries)
             if span.is_recording():
                 span.set_attribute(semconv.PENSTOCK_SHARD, shard)

@@ -3,11 +3,12 @@
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind
 
-from penstock.tracing import Spans
+from penstock.tracing import Spans, inner_span
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -48,3 +49,25 @@ def test_a_header_that_is_no_trace_begins_a_new_one(header: str) -> None:
     span = begun({"traceparent": header})
     assert span.get_span_context().is_valid
     assert f"{span.get_span_context().trace_id:032x}" not in {TRACE, "0" * 32}
+
+
+def test_the_parts_of_a_recorded_call_are_spans_below_it() -> None:
+    tracer = TracerProvider().get_tracer("test")
+    with tracer.start_as_current_span("call") as call, inner_span(tracer, "part", {"size": 3}) as part:
+        assert trace.get_current_span() is part
+        told: Any = part
+    assert (told.name, told.parent, dict(told.attributes)) == ("part", call.get_span_context(), {"size": 3})
+    assert told.end_time is not None
+
+
+def test_the_parts_of_a_call_that_nobody_records_are_the_call_itself() -> None:
+    tracer = TracerProvider().get_tracer("test")
+    call = NonRecordingSpan(SpanContext(trace_id=1, span_id=2, is_remote=False))
+    with trace.use_span(call), inner_span(tracer, "part") as part:
+        assert part is trace.get_current_span() is call
+
+
+def test_work_that_belongs_to_no_call_begins_a_trace() -> None:
+    tracer = TracerProvider().get_tracer("test")
+    with inner_span(tracer, "work") as work:
+        assert work.is_recording()
