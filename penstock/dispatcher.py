@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from google.protobuf.message import Message
 
+from penstock.encoded import serialiser
 from penstock.errors import Internal, NotReady, PenstockError, RouteNotFound
 
 
@@ -63,7 +64,7 @@ class Method:
     takes_stream: bool
     streams: bool
     parse: Callable[[bytes], Message]
-    serialise: Callable[[Message], bytes]
+    serialise: Callable[[Any], bytes]
 
 
 class _Nested:
@@ -140,7 +141,7 @@ class Dispatcher:
             takes_stream=handler.request_streaming,
             streams=handler.response_streaming,
             parse=handler.request_deserializer,
-            serialise=handler.response_serializer,
+            serialise=serialiser(handler.response_serializer),
         )
 
     def _answering(self, method: str, handler: Any) -> UnaryHandler:

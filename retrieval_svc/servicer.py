@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 from penstock import identity
 from penstock.dispatcher import CallContext
+from penstock.encoded import Encoded
 from penstock.retrieval.v1 import retrieval_pb2 as pb
 from retrieval_svc import chunk_messages, ingest_messages, messages, search_messages
 from retrieval_svc.catalog import Catalog
@@ -86,16 +87,15 @@ class RetrievalServicer:
         chunks, following = await self._listing.page(collection, request.page_size, request.page_token, _visibility())
         return pb.ListChunksResponse(chunks=map(chunk_messages.chunk_message, chunks), next_page_token=following)
 
-    async def Search(self, request: pb.SearchRequest, _: CallContext) -> pb.SearchResponse:
+    async def Search(self, request: pb.SearchRequest, _: CallContext) -> Encoded[pb.SearchResponse]:
         collection = await self._catalog.find(request.collection)
         call = search_messages.call_from(request, collection.uid, _visibility())
-        return search_messages.response_message(await self._search.search(collection, call))
+        return search_messages.search_response(await self._search.search(collection, call))
 
-    async def SearchBatch(self, request: pb.SearchBatchRequest, _: CallContext) -> pb.SearchBatchResponse:
+    async def SearchBatch(self, request: pb.SearchBatchRequest, _: CallContext) -> Encoded[pb.SearchBatchResponse]:
         collection = await self._catalog.find(request.collection)
         calls = search_messages.calls_from(request, collection.uid, _visibility())
-        results = await self._search.search_many(collection, calls)
-        return pb.SearchBatchResponse(responses=map(search_messages.response_message, results))
+        return search_messages.batch_response(await self._search.search_many(collection, calls))
 
     async def Embed(self, request: pb.EmbedRequest, _: CallContext) -> pb.EmbedResponse:
         embedded = await self._operations.embed(

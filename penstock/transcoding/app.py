@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 
+from penstock.encoded import message_of
 from penstock.errors import MessageTooLarge, MethodNotAllowed, PenstockError
 from penstock.transcoding.binding import Binder
 from penstock.transcoding.context import HttpContext, timeout_s
@@ -163,7 +164,7 @@ class Transcoder:
         self, exchange: Exchange, endpoint: _Endpoint, request: Message | PenstockError, context: HttpContext
     ) -> None:
         with inner_cancellation():
-            response = await self._dispatcher.unary(endpoint.method, request, context)
+            response = message_of(await self._dispatcher.unary(endpoint.method, request, context))
         value = getattr(response, endpoint.response_body) if endpoint.response_body else response
         await exchange.answer(200, dump(endpoint.render(value) if endpoint.render else value))
 

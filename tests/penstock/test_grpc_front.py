@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from penstock.channel import open_channel, rpc_errors
 from penstock.deadline import remaining_s
 from penstock.dispatcher import Dispatcher
+from penstock.encoded import Encoded
 from penstock.errors import (
     BackendUnavailable,
     DeadlineExceeded,
@@ -319,3 +320,13 @@ async def test_health_and_reflection_answer(running: Running) -> None:
     services, file = await asyncio.to_thread(reflected)
     assert SERVICE in services
     assert file.package == "penstock.generation.v1"
+
+
+async def test_an_answer_that_is_bytes_already_is_sent_as_it_is(running: Running) -> None:
+    answer = pb.GenerateResponse(text="Oslo")
+
+    async def encoded() -> Any:
+        return Encoded(pb.GenerateResponse, answer.SerializeToString())
+
+    running.servicer.unary = encoded
+    assert await running.stub.Generate(pb.GenerateRequest(), timeout=5) == answer

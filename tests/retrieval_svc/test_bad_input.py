@@ -228,7 +228,7 @@ async def test_a_filter_on_a_field_that_no_chunk_has_is_told_from_one_that_finds
     await service.UpsertChunks(upsert(sent), context)
 
     async def find(filter_: pb.Filter) -> pb.SearchResponse:
-        return await service.Search(search(VECTORS, vector=floats(1, 0, 0), filter=filter_), context)
+        return (await service.Search(search(VECTORS, vector=floats(1, 0, 0), filter=filter_), context)).message()
 
     assert len((await find(pb.Filter(equals=pb.Equals(field="year", value=number(1999))))).hits) == 1
     assert len((await find(pb.Filter(equals=pb.Equals(field="year", value=number(2000))))).hits) == 0
@@ -260,7 +260,7 @@ async def test_the_servicer_answers_with_what_the_contract_says(core: Core) -> N
     assert stored.chunk_count == 2
     got = await service.GetCollection(pb.GetCollectionRequest(name="collections/new"), context)
     assert got.collection.chunk_count == 2
-    found = await service.Search(search("collections/new", vector=floats(2, 0, 0), top_k=1), context)
+    found = (await service.Search(search("collections/new", vector=floats(2, 0, 0), top_k=1), context)).message()
     assert [(hit.chunk.id, hit.chunk.vector, hit.score) for hit in found.hits] == [("a", b"", 2.0)]
     deleted = await service.DeleteChunks(pb.DeleteChunksRequest(collection="collections/new", document_ids=["d"]), context)
     assert deleted.deleted_count == 1

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from penstock import errors
+from penstock.encoded import Encoded
 from penstock.flow.v1 import flow_pb2
 from penstock.retrieval.v1 import retrieval_pb2
 from penstock.transcoding.app import URL_BYTES_MAX
@@ -25,6 +26,12 @@ async def test_a_unary_call_is_answered_with_the_message_as_json(client, dispatc
     chunk = {"id": "c1", "document_id": "", "text": "Oslo", "vector": "", "allowed_principals": []}
     empty = {"next_page_token": "", "partial": False, "missing_shards": []}
     assert answer.json == {"hits": [{"chunk": chunk, "score": 0.7}], **empty}
+
+
+async def test_an_answer_that_is_bytes_already_is_read_and_written_as_json(client, dispatcher):
+    dispatcher.answers["Search"] = Encoded(retrieval_pb2.SearchResponse, search_answer().SerializeToString())
+    answer = await client.call("POST", "/v1/collections/c:search", {"text": "x"})
+    assert answer.json["hits"][0]["chunk"]["text"] == "Oslo"
 
 
 async def test_a_response_body_is_the_field_alone(client, library_client, dispatcher, library_message):
