@@ -12,7 +12,7 @@ from penstock.errors import DeadlineExceeded, Overloaded, PenstockError, Unavail
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-_MISSING: Final = (Unavailable, DeadlineExceeded, Overloaded)
+MISSING: Final = (Unavailable, DeadlineExceeded, Overloaded)
 """What leaves a shard out. Every other error is about the request, and fails it."""
 _SHARE_OF_DEADLINE: Final = 0.9
 """Of what is left to the caller; the rest is for making an answer of what came."""
@@ -35,7 +35,7 @@ async def collect(pending: Mapping[K, Awaitable[T]], timeout_s: float) -> tuple[
             for key, answer in sorted(pending.items(), key=_is_under_way):
                 try:
                     answers[key] = await answer
-                except _MISSING as error:
+                except MISSING as error:
                     failures[key] = error
     except TimeoutError:
         if not scope.expired():
@@ -60,7 +60,7 @@ def _take_if_done(
         try:
             answers[key] = answer.result()
             del failures[key]
-        except _MISSING as error:
+        except MISSING as error:
             failures[key] = error
 
 

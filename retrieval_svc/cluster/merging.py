@@ -1,8 +1,10 @@
 """One ranking out of the shards' rankings."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retrieval_svc.search.gathering import Gathered, GatheredRows
 from retrieval_svc.values import Ranked, ShardAnswer, ShardQuery
@@ -12,6 +14,8 @@ def merge_answers(
     queries: Sequence[ShardQuery], answers: Sequence[ShardAnswer], missing_shards: tuple[int, ...] = ()
 ) -> list[Gathered]:
     """What each query found in all shards, each side at most the query's limit."""
+    if len(answers) == 1:
+        return _only(queries, answers[0], missing_shards)
     shards = [answer.shard for answer in answers]
     return [
         Gathered(
@@ -23,6 +27,27 @@ def merge_answers(
     ]
 
 
+def _only(queries: Sequence[ShardQuery], answer: ShardAnswer, missing_shards: tuple[int, ...]) -> list[Gathered]:
+    """One shard's rankings are in order already."""
+    return [
+        Gathered(
+            dense=_rows(query.limit, answer.shard, found.dense),
+            lexical=_rows(query.limit, answer.shard, found.lexical),
+            missing_shards=missing_shards,
+        )
+        for query, found in zip(queries, answer.found, strict=True)
+    ]
+
+
+def _rows(limit: int, shard: int, ranked: Ranked | None) -> GatheredRows | None:
+    if ranked is None:
+        return None
+    count = len(ranked.scores)
+    if count > limit:
+        return merge_ranked(limit, [(shard, ranked)])
+    return GatheredRows(scores=ranked.scores, shards=_column(shard, count), sequences=ranked.sequences, chunks=ranked.chunks)
+
+
 def _merge_side(limit: int, shards: Sequence[int], sides: Sequence[Ranked | None]) -> GatheredRows | None:
     """None where no shard was asked for that side."""
     asked = [(shard, side) for shard, side in zip(shards, sides, strict=True) if side is not None]
@@ -31,14 +56,6 @@ def _merge_side(limit: int, shards: Sequence[int], sides: Sequence[Ranked | None
 
 def merge_ranked(limit: int, parts: Sequence[tuple[int, Ranked]]) -> GatheredRows:
     """The best `limit` rows of all parts: higher scores first, then lower shards, then lower sequence numbers."""
-    if len(parts) == 1 and len(parts[0][1].scores) <= limit:
-        shard, only = parts[0]
-        return GatheredRows(
-            scores=only.scores,
-            shards=np.full(len(only.scores), shard, dtype=np.int32),
-            sequences=only.sequences,
-            chunks=only.chunks,
-        )
     scores = np.concatenate([ranked.scores for _, ranked in parts])
     sequences = np.concatenate([ranked.sequences for _, ranked in parts])
     counts = [len(ranked.scores) for _, ranked in parts]
@@ -51,3 +68,11 @@ def merge_ranked(limit: int, parts: Sequence[tuple[int, Ranked]]) -> GatheredRow
         sequences=sequences[best],
         chunks=tuple([chunks[at] for at in best.tolist()]) if len(chunks) == len(scores) else (),
     )
+
+
+@lru_cache(maxsize=256)
+def _column(shard: int, count: int) -> NDArray[np.int32]:
+    """The shard of rows that are all of one shard. Shared, and so not to be written to."""
+    column = np.full(count, shard, dtype=np.int32)
+    column.flags.writeable = False
+    return column

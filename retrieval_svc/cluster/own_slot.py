@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from opentelemetry import trace
@@ -18,6 +18,8 @@ from retrieval_svc.values import MatchedRows, ShardAnswer, ShardQuery, Visibilit
 
 T = TypeVar("T")
 
+_NOTHING: Final = contextlib.nullcontext()
+
 
 class OwnSlot:
     """The shards of `node`, which is this process; `fellows` are asked where it is still loading them or has too much to do."""
@@ -31,10 +33,12 @@ class OwnSlot:
     ) -> list[ShardAnswer]:
         """The slot's answers. Raises as ShardNode does."""
         with _recorded(span):
-            return await self._first(
-                self._node.search(uid, shards, queries),
-                lambda: self._fellows.search(uid, shards, queries, timeout_s=timeout_s, span=_within(span)),
-            )
+            try:
+                return await self._node.search(uid, shards, queries)
+            except (Unavailable, Overloaded):
+                if not len(self._fellows):
+                    raise
+            return await self._fellows.search(uid, shards, queries, timeout_s=timeout_s, span=_within(span))
 
     async def fetch(
         self, uid: int, shard: int, sequences: Sequence[int], *, with_vectors: bool, timeout_s: float, span: Span
@@ -76,4 +80,4 @@ def _within(span: Span) -> Span:
 
 
 def _recorded(span: Span) -> AbstractContextManager[Any]:
-    return trace.use_span(span, end_on_exit=True) if span.is_recording() else contextlib.nullcontext()
+    return trace.use_span(span, end_on_exit=True) if span.is_recording() else _NOTHING

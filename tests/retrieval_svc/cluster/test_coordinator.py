@@ -266,6 +266,25 @@ async def test_a_bound_on_what_waits_turns_more_away() -> None:
             await asyncio.gather(*asked, return_exceptions=True)
 
 
+async def test_a_node_alone_says_which_of_its_shards_it_has_too_much_to_do_for() -> None:
+    full = FakeNode({0: HERE[0], 1: THERE[1]}, before=raising(Overloaded("full", retry_after_s=3.0)))
+    async with coordinating(full, "", slot_count=1) as coordinator:
+        with pytest.raises(Overloaded, match=r"shards 0, 1 \(slot 0\): full") as refused:
+            await search(coordinator)
+    assert (refused.value.metadata["shards"], refused.value.retry_after_s) == ("0,1", 3.0)
+
+
+async def test_what_a_node_alone_does_is_in_the_trace_of_a_recorded_search() -> None:
+    spans = InMemorySpanExporter()
+    tracers = TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    async with coordinating(FakeNode({0: HERE[0], 1: THERE[1]}), "", slot_count=1, tracers=tracers) as coordinator:
+        with tracers.get_tracer("test").start_as_current_span("call"):
+            found = await search(coordinator)
+    assert places(found[0].dense) == EVERY_ROW
+    assert [span.name for span in spans.get_finished_spans()] == ["shard call", "fan-out", "call"]
+
+
 async def test_a_fan_out_is_a_span_with_one_child_a_slot_and_the_other_node_continues_the_trace() -> None:
     spans = InMemorySpanExporter()
     tracers = TracerProvider()
