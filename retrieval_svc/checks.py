@@ -27,6 +27,9 @@ PRINCIPALS_MAX: Final = 256
 VECTOR_LENGTH_MAX: Final = 1e18
 """The inner product of two vectors of this length still fits float32 (3.4e38)."""
 
+_SQUARE_SURELY_FINE: Final = (1e-30, 1e35)
+"""Squared lengths in single precision, rounding and all, of vectors that need no closer look."""
+
 _INDEX_BOUNDS: Final = {
     "hnsw_m": (4, 128),
     "hnsw_ef_construction": (8, 2000),
@@ -197,10 +200,11 @@ def vectors(raw: Sequence[bytes], fields: Iterable[str], *, dimension: int, metr
 
 
 def _measurable(matrix: Matrix, names: Sequence[str], metric: Metric) -> None:
+    squares = np.einsum("ij,ij->i", matrix, matrix).tolist()
+    if all(_SQUARE_SURELY_FINE[0] < square < _SQUARE_SURELY_FINE[1] for square in squares):  # NaN is neither.
+        return
     wide = matrix.astype(np.float64)
     squared = np.einsum("ij,ij->i", wide, wide)
-    if squared.min() > 0.0 and squared.max() <= VECTOR_LENGTH_MAX**2:  # So it nearly always is, and NaN is neither.
-        return
     for at in np.flatnonzero(~np.isfinite(squared)).tolist():
         raise _invalid(names[at], f"{names[at]} has a component that is not a finite number")
     for at in np.flatnonzero(squared > VECTOR_LENGTH_MAX**2).tolist():

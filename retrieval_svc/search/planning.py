@@ -1,6 +1,7 @@
 """How a search is carried out: where its page lies, how many candidates it needs, what is asked of the shards."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -126,11 +127,18 @@ def _offset(call: SearchCall, uid: int, top_k_max: int) -> int:
 
 def _listing(uid: int, call: SearchCall) -> str:
     """The name of the ranking that the call's pages are slices of: a hash over all that the ranking depends on."""
-    principals = call.visibility.principals
-    ranking = (
-        uid, call.text, call.top_k, call.mode.value, call.filter, call.fusion, call.score_min, call.diversity, call.grouping,
-        call.reranking, call.ef_search, call.nprobe, call.exact, principals and sorted(principals),
+    how = (
+        call.top_k, call.mode, call.filter, call.fusion, call.score_min, call.diversity, call.grouping, call.reranking,
+        call.ef_search, call.nprobe, call.exact,
     )  # fmt: skip
-    digest = blake2b(repr(ranking).encode(), digest_size=12)
+    digest = _digest(uid, how, call.visibility.principals).copy()
+    digest.update(repr(call.text).encode())
     digest.update(call.vector or b"")
     return f"searches/{digest.hexdigest()}"
+
+
+@lru_cache(maxsize=1024)
+def _digest(uid: int, how: tuple[object, ...], principals: frozenset[str] | None) -> blake2b:
+    """The hash of all but what is searched for, which is much the same from search to search. To be copied, never added to."""
+    ranking = (uid, *how, principals and sorted(principals))
+    return blake2b(repr(ranking).encode(), digest_size=12)

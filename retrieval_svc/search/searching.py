@@ -159,18 +159,20 @@ class Search:
         self, collection: Collection, plans: Sequence[SearchPlan], vectors: Sequence[Vector | None]
     ) -> list[Gathered]:
         """What the shards found for each. One call for all that wait for the same positions, which nearly always are all."""
-        alike: dict[tuple[object, bool], list[int]] = {}
-        for at, plan in enumerate(plans):
-            call = plan.call
-            positions = tuple(sorted(call.at_least.items())) if call.at_least else ()
-            alike.setdefault((positions, call.allow_partial), []).append(at)
         gathered: dict[int, Gathered] = {}
-        for places in alike.values():
-            call = plans[places[0]].call
-            queries = [plans[at].query(vectors[at]) for at in places]
+        waiting = list(range(len(plans)))
+        while waiting:
+            call = plans[waiting[0]].call
+            alike = [at for at in waiting if _waits_alike(plans[at].call, call)]
+            queries = [plans[at].query(vectors[at]) for at in alike]
             found = await self._gatherer.gather(collection, queries, at_least=call.at_least, allow_partial=call.allow_partial)
-            gathered.update(zip(places, found, strict=True))
+            gathered.update(zip(alike, found, strict=True))
+            waiting = [at for at in waiting if at not in gathered]
         return [gathered[at] for at in range(len(plans))]
+
+
+def _waits_alike(one: SearchCall, other: SearchCall) -> bool:
+    return one.at_least == other.at_least and one.allow_partial == other.allow_partial
 
 
 async def _all(pages: Sequence[Coroutine[None, None, Page]]) -> list[Page]:

@@ -13,6 +13,7 @@ from opentelemetry.trace import Tracer
 
 from penstock import deadline, semconv
 from penstock.errors import FailedPrecondition, Unavailable
+from penstock.tracing import inner_span
 from retrieval_svc.filters import Filter
 from retrieval_svc.shards.follower import ChangeReader, Follower, ShardKey
 from retrieval_svc.shards.shard_index import ShardIndex
@@ -166,9 +167,10 @@ class Replica:
 
     async def _by_vector(self, queries: Sequence[ShardQuery]) -> tuple[ShardFound, ...]:
         asked = [query for query in queries if query.vector is not None]
-        if trace.get_current_span().is_recording():
+        filtered = [query for query in asked if query.filter is not None]
+        if filtered and trace.get_current_span().is_recording():
             # So that a trace tells the filter's time from the search's; its result is kept for the search.
-            await asyncio.gather(*(self._allowed(query) for query in asked if query.filter is not None))
+            await asyncio.gather(*map(self._allowed, filtered))
         found = iter(await self._threads.index.search(self.index, asked) if asked else ())
         return tuple(_dense(next(found)) if query.vector is not None else ShardFound() for query in queries)
 
@@ -183,7 +185,7 @@ class Replica:
             allowed = await self._allowed(query)
         at_least = self.position  # What is seen by vector is seen by words.
         await self.word_follower.reached(at_least, deadline.remaining_s(_WORDS_WAIT_S))
-        with self._tracer.start_as_current_span("lexical") as span:
+        with inner_span(self._tracer, "lexical") as span:
             sequences = None if allowed is None else allowed.sequences
             search = partial(self.words.search, query.text, query.limit, sequences, at_least=at_least)
             ranked = await self._threads.words.run(search, always=False)
@@ -191,7 +193,7 @@ class Replica:
         return replace(found, lexical=ranked, unmet=found.unmet or (() if allowed is None else allowed.unmet))
 
     async def _allowed(self, query: ShardQuery) -> MatchedRows | None:
-        with self._tracer.start_as_current_span("filter") as span:
+        with inner_span(self._tracer, "filter") as span:
             allowed = await self._threads.index.run(partial(self.index.allowed, query.filter, query.visibility))
             if allowed is not None:
                 span.set_attribute(semconv.PENSTOCK_HIT_COUNT, len(allowed.sequences))

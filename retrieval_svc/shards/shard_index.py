@@ -30,7 +30,7 @@ sealed while it merges.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -111,7 +111,7 @@ class ShardIndex:
     @property
     def row_count(self) -> int:
         """Rows that searches can find."""
-        return sum(layer.row_count for layer in self._layers())
+        return sum([layer.row_count for layer in self._layers()])
 
     @property
     def head_row_count(self) -> int:
@@ -292,11 +292,9 @@ class ShardIndex:
         self._head = head
         self._head_layer = Layer(head)
 
-    def _layers(self) -> Iterator[Layer]:
+    def _layers(self) -> list[Layer]:
         """In the order of their rows."""
-        yield from (layer for _, layer in self._segments)
-        yield from (layer for _, layer in self._frozen)
-        yield self._head_layer
+        return [*[layer for _, layer in self._segments], *[layer for _, layer in self._frozen], self._head_layer]
 
     def _nonempty(self) -> list[Layer]:
         return [layer for layer in self._layers() if len(layer.source)]
