@@ -4,6 +4,7 @@
 want to see what happens then; a test that does so leaves it running.
 """
 
+import asyncio
 import contextlib
 import os
 import pwd
@@ -78,18 +79,19 @@ class Cluster:
         return [main, *map(int, children)]
 
     def _run(self, program: str, *arguments: str) -> None:
+        # Another program changes the user: with `user` Python forks by itself, which a process that uses gRPC may not survive.
+        as_user = ["runuser", "-u", self.user, "--"] if self.user else []
         # Not a pipe: the server inherits it, and would hold it open.
         with (self.folder / "errors").open("ab") as errors:
             done = subprocess.run(
-                [self.binaries / program, *arguments],
-                user=self.user,
+                [*as_user, str(self.binaries / program), *arguments],
                 cwd=self.folder,
                 env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"},
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 check=False,
             )
-        assert done.returncode == 0, (self.folder / "errors").read_text() + self._log()
+        assert done.returncode == 0, f"{program}: {done.returncode} " + (self.folder / "errors").read_text() + self._log()
 
     def _log(self) -> str:
         log = self.folder / "log"
@@ -130,6 +132,15 @@ def postgres() -> Iterator[Cluster]:
     """The session's PostgreSQL."""
     with running_cluster() as cluster:
         yield cluster
+
+
+@contextlib.contextmanager
+def empty_database(cluster: Cluster) -> Iterator[str]:
+    """The URL of a database of its own, for those who keep it for longer than a test. Not inside an event loop."""
+    name = f"test_{uuid.uuid4().hex}"
+    asyncio.run(_administer(cluster, f"CREATE DATABASE {name}"))
+    yield cluster.url(name)
+    asyncio.run(_administer(cluster, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @pytest.fixture

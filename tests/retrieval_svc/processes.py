@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,13 +39,17 @@ class Running:
         return await self.process.wait()
 
 
-async def start(folder: Path, *, embedding_model: str = "", **settings: str) -> asyncio.subprocess.Process:
+def environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
+    """What the service is started with: its data in `folder`, no model, and the settings."""
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("PENSTOCK_", "OTEL_"))}
+    own = {"data_dir": str(folder / "data"), "address_file": str(folder / "addresses.json"), "embedding_model": ""}
+    return outside | {f"PENSTOCK_RETRIEVAL_{name.upper()}": value for name, value in (own | dict(settings)).items()}
+
+
+async def start(folder: Path, **settings: str) -> asyncio.subprocess.Process:
     """Starts the service on a data folder, as its users do. Without a model it is up in a second or two."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PENSTOCK_", "OTEL_"))}
-    own = {"data_dir": str(folder / "data"), "address_file": str(folder / "addresses.json"), "embedding_model": embedding_model}
-    environment |= {f"PENSTOCK_RETRIEVAL_{name.upper()}": value for name, value in (own | settings).items()}
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "retrieval_svc", env=environment, stderr=asyncio.subprocess.PIPE
+        sys.executable, "-m", "retrieval_svc", env=environment(folder, settings), stderr=asyncio.subprocess.PIPE
     )
 
 
