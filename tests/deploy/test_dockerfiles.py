@@ -134,3 +134,25 @@ def test_the_generation_image_without_a_target_is_the_one_that_needs_no_gpu(dock
         engines = {image.name: image.environment()["PENSTOCK_GENERATION_ENGINE"] for image in dockerfile.images()}
         assert engines == {"vllm": "vllm", "openvino": "openvino"}
         assert dockerfile.stages[-1].name == "openvino"
+
+
+def test_the_retrieval_image_is_usable_alone(dockerfile):
+    if dockerfile.service == "retrieval":
+        (image,) = dockerfile.images()
+        environment = image.environment()
+        assert environment["PENSTOCK_RETRIEVAL_DATA_DIR"] == image.last("WORKDIR") == "/data"
+        assert f"http://127.0.0.1:{environment['PENSTOCK_RETRIEVAL_HTTP_ADDRESS'].rpartition(':')[2]}/readyz" in image.last(
+            "HEALTHCHECK"
+        )
+        # The service's user owns what volumes are made from, the model's folder included.
+        steps = [name for name, arguments in image.instructions if name in {"USER", "ENTRYPOINT"} or "cache_dir" in arguments]
+        assert steps == ["USER", "RUN", "ENTRYPOINT"]
+        (owned,) = [run for run in image.all("RUN") if "install --directory" in run]
+        assert {"65532", "/data", "/snapshots"} <= set(owned.split())
+
+
+def test_what_a_json_form_runs_is_python(dockerfile):
+    for arguments in (each for stage in dockerfile.stages for each in [*stage.all("RUN"), *stage.all("HEALTHCHECK")]):
+        command = arguments[arguments.index("[") :] if arguments.startswith(("[", "--interval")) else "[]"
+        for code in json.loads(command)[2:]:
+            compile(code, dockerfile.service, "exec")
