@@ -8,6 +8,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from retrieval_svc.cluster.topology import parse_topology
+
 KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
 FOLDERS = [KUBERNETES / "base", *sorted((KUBERNETES / "overlays").iterdir())]
 # preStop.sleep needs 1.30.
@@ -42,8 +44,14 @@ class Rendered:
         return found
 
     def environment(self, container: Object) -> dict[str, str]:
+        """What the container is told, with values of Secrets made up."""
         names = [source["configMapRef"]["name"] for source in container.get("envFrom", []) if "configMapRef" in source]
-        return {key: value for name in names for key, value in self.named("ConfigMap", name)["data"].items()}
+        shared = {key: value for name in names for key, value in self.named("ConfigMap", name)["data"].items()}
+        return shared | {each["name"]: each.get("value", "secret") for each in container.get("env", [])}
+
+    def slots(self) -> list[Object]:
+        """The StatefulSets of retrieval, by slot."""
+        return sorted(self.of("StatefulSet"), key=lambda each: each["metadata"]["labels"]["penstock.dev/slot"])
 
 
 @pytest.fixture(scope="session", params=FOLDERS, ids=lambda folder: folder.name)
@@ -64,9 +72,14 @@ def test_every_object_passes_the_strict_schema(rendered, version):
 def test_the_three_services_are_what_the_design_says(rendered):
     kinds = {each["metadata"]["name"]: each["kind"] for each in rendered.of(*WORKLOADS)}
     assert kinds["penstock-gateway"] == "Deployment"
-    assert kinds["penstock-retrieval"] == "StatefulSet"
+    assert kinds["penstock-retrieval-0"] == "StatefulSet"
     assert kinds["penstock-generation"] == "Deployment"
     assert rendered.named("Service", "penstock-retrieval")["spec"]["clusterIP"] == "None"
+
+
+def test_everything_lies_in_our_namespace(rendered):
+    for each in rendered.objects:
+        assert each["kind"] == "Namespace" or each["metadata"]["namespace"] == "penstock", each["metadata"]["name"]
 
 
 def test_every_setting_is_a_field_of_its_service_and_has_a_valid_value(rendered, settings_of):
@@ -176,6 +189,10 @@ def test_every_mount_has_a_volume_and_every_claim_exists(rendered):
         for volume in pod["volumes"]:
             if "persistentVolumeClaim" in volume:
                 rendered.named("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"])
+            if "secret" in volume:
+                assert volume["secret"]["secretName"].startswith("penstock-"), (
+                    "a Secret is the site's own, and the README names it"
+                )
             if "configMap" in volume:
                 rendered.named("ConfigMap", volume["configMap"]["name"])
 
@@ -190,6 +207,9 @@ def test_data_lies_on_a_volume_and_flows_in_their_config_map(rendered, settings_
             assert mounts[str(settings.data_dir)] == "data"
         if component == "gateway":
             assert mounts[str(settings.flows_dir)] == "flows"
+        if component == "retrieval":
+            assert not settings.snapshot_url or mounts[settings.snapshot_url.removeprefix("file://")] == "snapshots"
+            assert not settings.api_keys_file or mounts[str(settings.api_keys_file.parent)] == "keys"
 
 
 def test_the_flow_that_the_base_brings_is_the_example():
@@ -199,9 +219,11 @@ def test_the_flow_that_the_base_brings_is_the_example():
 
 def test_selectors_choose_pods_that_there_are_and_named_ports_that_they_have(rendered):
     for each in rendered.of("Service"):
-        (container,) = _chosen(rendered, each["spec"]["selector"])
-        names = {port["name"] for port in container["ports"]}
-        assert {port["targetPort"] for port in each["spec"]["ports"]} <= names
+        chosen = _chosen(rendered, each["spec"]["selector"])
+        assert chosen
+        for container in chosen:
+            names = {port["name"] for port in container["ports"]}
+            assert {port["targetPort"] for port in each["spec"]["ports"]} <= names
     for each in rendered.of(*WORKLOADS, "PodDisruptionBudget"):
         assert len(_chosen(rendered, each["spec"]["selector"]["matchLabels"])) == 1
 
@@ -224,8 +246,80 @@ def test_budgets_let_nodes_be_drained(rendered):
         assert "minAvailable" not in each["spec"]
 
 
-def test_retrieval_has_one_replica_while_its_record_is_its_own(rendered):
-    assert rendered.named("StatefulSet", "penstock-retrieval")["spec"]["replicas"] == 1
+def test_slots_are_numbered_and_found_under_the_names_of_their_own_headless_services(rendered, settings_of):
+    for number, workload in enumerate(rendered.slots()):
+        (container,) = workload["spec"]["template"]["spec"]["containers"]
+        settings = settings_of("retrieval", rendered.environment(container))
+        assert (settings.slot, settings.slots) == (number, len(rendered.slots()))
+        topology = parse_topology(settings.slot_targets, own_slot=settings.slot, slot_count=settings.slots)
+        for slot, addresses in topology.addresses.items():
+            for address in addresses:
+                service = rendered.named("Service", address.host)["spec"]
+                assert service["clusterIP"] == "None"
+                assert service["selector"] == rendered.slots()[slot]["spec"]["selector"]["matchLabels"]
+                assert address.port in {port["port"] for port in service["ports"]}
+        assert workload["spec"]["serviceName"] == f"penstock-retrieval-{number}"
+
+
+def test_every_slot_is_found_under_the_name_that_the_gateway_knows(rendered):
+    selector = rendered.named("Service", "penstock-retrieval")["spec"]["selector"]
+    assert len(_chosen(rendered, selector)) == len(rendered.slots())
+
+
+def test_replicas_share_a_record_and_one_that_is_alone_may_have_its_own(rendered):
+    for workload in rendered.slots():
+        (container,) = workload["spec"]["template"]["spec"]["containers"]
+        secrets = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each}
+        shared = secrets.get("PENSTOCK_RETRIEVAL_DATABASE_URL")
+        if shared is None:
+            assert (workload["spec"]["replicas"], len(rendered.slots())) == (1, 1)
+        else:
+            assert workload["spec"]["replicas"] >= 2
+            assert not shared.get("optional"), "without it each replica would begin a record of its own"
+
+
+def test_replicas_of_a_slot_stand_on_different_machines_and_leave_one_by_one(rendered):
+    for workload in rendered.slots():
+        labels = workload["spec"]["selector"]["matchLabels"]
+        assert "penstock.dev/slot" in labels
+        affinity = workload["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"]
+        (apart,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert apart == {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels}}
+        budgets = [each["spec"] for each in rendered.of("PodDisruptionBudget")]
+        own = [budget for budget in budgets if budget["selector"]["matchLabels"] == labels]
+        # None where there is one replica, which a budget of its own would tie to its machine.
+        assert [budget["maxUnavailable"] for budget in own] == ([1] if workload["spec"]["replicas"] > 1 else [])
+
+
+def test_a_shard_has_time_to_be_restored_before_it_counts_as_failed(rendered):
+    for workload in rendered.slots():
+        (container,) = workload["spec"]["template"]["spec"]["containers"]
+        probe = container["startupProbe"]
+        assert probe["periodSeconds"] * probe["failureThreshold"] >= 1800
+
+
+def test_prometheus_is_told_where_the_metrics_are(rendered, settings_of):
+    for workload in rendered.slots():
+        template = workload["spec"]["template"]
+        settings = settings_of("retrieval", rendered.environment(template["spec"]["containers"][0]))
+        assert settings.metrics_page
+        annotations = template["metadata"]["annotations"]
+        assert annotations["prometheus.io/scrape"] == "true"
+        assert annotations["prometheus.io/port"] == settings.http_address.rpartition(":")[2]
+        assert annotations["prometheus.io/path"] == "/metrics"
+
+
+def test_where_keys_are_asked_for_everybody_has_one_to_show(rendered, settings_of):
+    told = {component: rendered.environment(container) for component, _, container in rendered.workloads()}
+    asks = settings_of("retrieval", told["retrieval"]).api_keys_file is not None
+    assert ("PENSTOCK_RETRIEVAL_NODE_API_KEY" in told["retrieval"]) == asks
+    assert ("PENSTOCK_GATEWAY_BACKEND_API_KEY" in told["gateway"]) == asks
+
+
+def test_production_shows_two_slots_of_two_replicas_and_the_base_one(rendered, request):
+    shape = [workload["spec"]["replicas"] for workload in rendered.slots()]
+    folder = request.node.callspec.id
+    assert shape == {"base": [2], "dev-cpu": [1], "prod": [2, 2]}[folder]
 
 
 def test_what_is_not_allowed_on_the_network_is_denied(rendered):
@@ -243,7 +337,7 @@ def test_network_policies_allow_the_ports_that_are_listened_on(rendered):
             for container in _chosen(rendered, policy["spec"]["podSelector"]["matchLabels"]):
                 assert {port["port"] for port in rule["ports"]} <= {port["name"] for port in container["ports"]}
         for rule in policy["spec"].get("egress", []):
-            for peer in rule["to"]:
+            for peer in rule.get("to", []):
                 for container in _chosen(rendered, peer.get("podSelector", {}).get("matchLabels", {"no": "pod"})):
                     listening = {port["containerPort"] for port in container["ports"]}
                     assert {port["port"] for port in rule["ports"]} <= listening
