@@ -12,7 +12,18 @@ import click
 import orjson
 from rich.console import Console
 
-from bench import embedding_part, flow_part, machine, search_part, tokens_part
+from bench import (
+    cluster_part,
+    embedding_part,
+    flow_part,
+    ingest_part,
+    large_part,
+    machine,
+    peers_part,
+    retrieval_part,
+    search_part,
+    tokens_part,
+)
 from bench.plan import PLANS, Plan
 from bench.report import PartResult, markdown, show
 from bench.rounds import Tell
@@ -22,6 +33,11 @@ PARTS: Final[Mapping[str, Callable[[Plan, Path, Tell], Awaitable[PartResult]]]] 
     search_part.NAME: search_part.measure,
     tokens_part.NAME: tokens_part.measure,
     embedding_part.NAME: embedding_part.measure,
+    retrieval_part.NAME: retrieval_part.measure,
+    ingest_part.NAME: ingest_part.measure,
+    cluster_part.NAME: cluster_part.measure,
+    peers_part.NAME: peers_part.measure,
+    large_part.NAME: large_part.measure,
 }
 
 _WIDTH_OF_FILES: Final = 180
@@ -39,6 +55,9 @@ _WIDTH_OF_FILES: Final = 180
 @click.option(
     "--corpus", "corpora", multiple=True, type=click.Path(exists=True, file_okay=False), help="Judged corpora, embedding part."
 )
+@click.option("--graph-size", type=click.IntRange(100, 5_000_000), help="Chunks of the parts retrieval, ingest and peers.")
+@click.option("--large-size", type=click.IntRange(1000, 50_000_000), help="Chunks of the part large.")
+@click.option("--cache", type=click.Path(file_okay=False), help="Keep what takes long to build here, for the next run.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every sample to this file.")
 @click.option("--markdown", "markdown_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables to it.")
 def main(
@@ -50,6 +69,9 @@ def main(
     in_flight: Sequence[int],
     chunks: Sequence[int],
     corpora: Sequence[str],
+    graph_size: int | None,
+    large_size: int | None,
+    cache: str | None,
     json_file: Path | None,
     markdown_file: Path | None,
 ) -> None:
@@ -60,6 +82,9 @@ def main(
         "in_flight": tuple(sorted(in_flight)),
         "collection_sizes": tuple(sorted(chunks)),
         "corpora": tuple(corpora),
+        "graph_size": graph_size,
+        "large_size": large_size,
+        "cache": cache and str(Path(cache).absolute()),
     }
     plan = replace(PLANS["quick" if quick else "full"], **{name: value for name, value in asked.items() if value})
     console = Console(highlight=False)

@@ -30,11 +30,11 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
 class HttpCaller:
     """Posts JSON to one path, a connection for each slot."""
 
-    def __init__(self, *, target: str, path: str, dialect: str) -> None:
+    def __init__(self, *, target: str, path: str, dialect: str, verb: str = "POST") -> None:
         host, _, port = target.rpartition(":")
         self._address = (host, int(port))
         self._head = (
-            f"POST {path} HTTP/1.1\r\nhost: {target}\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n".encode()
+            f"{verb} {path} HTTP/1.1\r\nhost: {target}\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n".encode()
         )
         self._dialect = DIALECTS[dialect]
         self._connections: list[_Connection] = []
@@ -56,6 +56,13 @@ class HttpCaller:
         except OSError as error:
             return Reply(fault=type(error).__name__)
 
+    async def body(self, slot: int, payload: bytes) -> bytes:
+        """Sends a request and gives the answer's body. Raises OSError where it is no good."""
+        reply = await self.call(slot, payload)
+        if reply.fault:
+            raise OSError(reply.fault)
+        return self._connections[slot].body
+
     async def _connect(self) -> "_Connection":
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(lambda: _Connection(self._dialect), *self._address)
@@ -76,6 +83,11 @@ class _Connection(asyncio.Protocol):
     @property
     def closed(self) -> bool:
         return self._transport is None
+
+    @property
+    def body(self) -> bytes:
+        """Of the last answer."""
+        return bytes(self._body)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but its bases.

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -44,6 +45,29 @@ class Meter:
 def family(pid: int) -> list[int]:
     """A process and all below it."""
     return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Of processes together: resident, and of that what is anonymous, which no file holds and the kernel cannot drop."""
+
+    rss_mib: float
+    anonymous_mib: float
+
+
+def memory_of(pid: int) -> Memory:
+    """Of a process and all below it, by /proc/PID/status. Pages of files that several have mapped count for each."""
+    counted = {"VmRSS": 0, "RssAnon": 0}
+    for member in family(pid):
+        try:
+            lines = Path(f"/proc/{member}/status").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # It has ended meanwhile.
+        for line in lines:
+            name, _, value = line.partition(":")
+            if name in counted:
+                counted[name] += int(value.split()[0])
+    return Memory(rss_mib=counted["VmRSS"] / 1024, anonymous_mib=counted["RssAnon"] / 1024)
 
 
 def rss_mib(pid: int) -> float:

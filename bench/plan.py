@@ -11,7 +11,9 @@ class Plan:
 
     `in_flight` is of the flow part, `collection_sizes` (chunks) of the search part. A tokens round sends `prompts_alone`
     prompts one after the other and `prompts_together` at once, for answers of at most `answer_tokens`. `corpora` are folders
-    of the embedding part; none: the example corpus.
+    of the embedding part; none: the example corpus. `graph_size` are the chunks of the parts retrieval, ingest and peers,
+    `large_size` of the part large, `cluster_size` of the part cluster. `cache` is a folder where what takes long to build is
+    kept for the next run.
     """
 
     rounds: int = 3
@@ -23,6 +25,10 @@ class Plan:
     prompts_together: int = 8
     answer_tokens: int = 32
     corpora: tuple[str, ...] = ()
+    graph_size: int = 100_000
+    large_size: int = 1_000_000
+    cluster_size: int = 20_000
+    cache: str = ""
 
 
 PLANS: Final[Mapping[str, Plan]] = {
@@ -36,5 +42,8 @@ PLANS: Final[Mapping[str, Plan]] = {
         prompts_alone=1,
         prompts_together=2,
         answer_tokens=8,
+        graph_size=5_000,
+        large_size=20_000,
+        cluster_size=4_000,
     ),
 }

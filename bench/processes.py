@@ -59,6 +59,16 @@ async def worker(role: str, folder: Path, environment: Mapping[str, str] | None 
 
 
 @asynccontextmanager
+async def peer_worker(
+    adapter: str, options: Mapping[str, Any], folder: Path, *, python: Path | None = None
+) -> AsyncIterator[Worker]:
+    """A bench.peers.worker, in another environment where its interpreter is given."""
+    module = ["bench.peers.worker", adapter, orjson.dumps(options).decode()]
+    async with _process(module, folder / f"{adapter}.log", {}, python=python) as process:
+        yield Worker(process)
+
+
+@asynccontextmanager
 async def fake_openai(folder: Path) -> AsyncIterator[tuple[str, int]]:
     """The instant endpoint: its host:port and its process id."""
     async with _process(["bench.fake_openai"], folder / "fake_openai.log", {}) as process:
@@ -92,12 +102,12 @@ def load(payloads: Sequence[bytes], *, in_flight: int, seconds: float = 0.0, war
 
 @asynccontextmanager
 async def _process(
-    module: Sequence[str], log: Path, environment: Mapping[str, str]
+    module: Sequence[str], log: Path, environment: Mapping[str, str], *, python: Path | None = None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
+            str(python or sys.executable),
             "-m",
             *module,
             env=os.environ | dict(environment),

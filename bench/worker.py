@@ -4,12 +4,10 @@ It reads one JSON line {"task", "params"} at a time from its standard input and 
 Load and references each have a process of their own, so that none of them shares an interpreter, or caches, with another.
 """
 
-import asyncio
 import base64
 import os
 import sys
-import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any, Final
@@ -19,16 +17,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import orjson
 import uvloop
 
+from bench.answering import Tasks, answer_tasks
 from bench.closed_loop import Caller, Load, drive
 from bench.grpc_caller import GrpcCaller
 from bench.http_caller import HttpCaller
 from bench.meter import Meter
-
-Task = Callable[..., Awaitable[Any]]
-Tasks = Mapping[str, Task]
 
 _CALLERS: Final[Mapping[str, Callable[..., Caller]]] = {"http": HttpCaller, "grpc": GrpcCaller}
 
@@ -43,17 +38,6 @@ async def run_load(
 def load_from(fields: Mapping[str, Any]) -> Load:
     """A load that came as JSON."""
     return Load(**{**fields, "payloads": [base64.b64decode(each) for each in fields["payloads"]]})
-
-
-async def _serve(tasks: Tasks, answers: Any) -> None:
-    while line := await asyncio.to_thread(sys.stdin.buffer.readline):
-        asked = orjson.loads(line)
-        try:
-            answer = {"result": await tasks[asked["task"]](**asked["params"])}
-        except Exception:  # noqa: BLE001  # Whoever asked shall see it, whatever it is.
-            answer = {"failure": traceback.format_exc()}
-        answers.write(orjson.dumps(answer) + b"\n")
-        answers.flush()
 
 
 def _load_role() -> AbstractAsyncContextManager[Tasks]:
@@ -98,7 +82,7 @@ async def _main(role: str) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     async with _ROLES[role]() as tasks:
-        await _serve(tasks, answers)
+        await answer_tasks(tasks, answers)
 
 
 if __name__ == "__main__":

@@ -71,3 +71,26 @@ async def test_the_embedding_part_has_every_backend_near_the_original(tmp_path: 
     for each in samples.values():
         assert each["ndcg_at_10"]["corpus"] > 0.9
         assert all(cost[0]["cpu_ms"] > 0 for cost in each["costs"].values())
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+async def test_the_retrieval_part_asks_singly_and_in_batches_and_finds_what_faiss_finds(tmp_path: Path) -> None:
+    numbers = await bench(tmp_path, "--part", "retrieval", "--graph-size", "500")
+    samples = numbers["parts"]["retrieval"]["samples"]
+    assert {(each["ef"], each["way"]) for each in samples} == {
+        (64, "Search"), (64, "SearchBatch of 32"), (32, "Search"), (32, "SearchBatch of 32"),
+    }  # fmt: skip
+    for each in samples:
+        assert each["recall"] > 0.95
+        assert each["errors"] == 0
+        assert each["faiss_us"] > 0
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+async def test_the_large_part_starts_again_from_a_checkpoint_and_from_a_snapshot(tmp_path: Path) -> None:
+    numbers = await bench(tmp_path, "--part", "large", "--large-size", "2000")
+    samples = numbers["parts"]["large"]["samples"]
+    assert [each["found"] for each in samples if each["table"] == "starts"] == [200, 200]
+    assert [each["chunks"] for each in samples if each["table"] == "memory"][-1] == 2000
