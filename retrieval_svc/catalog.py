@@ -57,6 +57,10 @@ class ShardHolder(Protocol):
         """Closes a deleted collection's shards and removes their files."""
         ...
 
+    def retire(self, uid: int) -> None:
+        """The same of a replaced one, in a while: searches that began with it end with it."""
+        ...
+
     def statuses(self, uid: int) -> list[ShardStatus]:
         """The shards of a collection that lie here."""
         ...
@@ -116,6 +120,8 @@ class Catalog:
         self._shard_count = shard_count
         self._check_language = check_language
         self._open: dict[str, Collection] = {}
+        self._replaced: dict[str, int] = {}
+        """Of an id the uid of the collection that another took the place of last."""
         self._refreshing = asyncio.Lock()
 
     async def load(self) -> None:
@@ -129,11 +135,13 @@ class Catalog:
         async with self._refreshing:
             recorded = {collection.spec.id: collection for collection in await self._record.collections()}
             for collection_id, collection in list(self._open.items()):
-                if collection_id not in recorded or recorded[collection_id].uid != collection.uid:
+                if collection_id not in recorded:
                     await self._closed(collection)
             for collection_id, collection in recorded.items():
-                if collection_id not in self._open:
+                former = self._open.get(collection_id)
+                if former is None or former.uid != collection.uid:
                     await self._opened(collection)
+                    self._replace(former)
                 self._open[collection_id] = collection
 
     async def create(self, wanted: Wanted) -> Collection:
@@ -176,9 +184,9 @@ class Catalog:
         await unbroken(self._delete(collection))
 
     def is_open(self, collection: Collection) -> bool:
-        """Whether the collection still exists, as far as is known here."""
+        """Whether the collection still exists, as far as is known here, or has just been replaced by another of its id."""
         known = self._open.get(collection.spec.id)
-        return known is not None and known.uid == collection.uid
+        return known is not None and collection.uid in {known.uid, self._replaced.get(known.spec.id)}
 
     def embeddings_for(self, spec: CollectionSpec) -> Embeddings:
         """What embeds texts for a collection.
@@ -260,6 +268,12 @@ class Catalog:
     async def _opened(self, collection: Collection) -> None:
         await self._shards.open(collection)
         self._open[collection.spec.id] = collection
+
+    def _replace(self, former: Collection | None) -> None:
+        """Another collection has taken this one's place and is open: what is under way with it may end."""
+        if former is not None:
+            self._replaced[former.spec.id] = former.uid
+            self._shards.retire(former.uid)
 
     async def _closed(self, collection: Collection) -> None:
         del self._open[collection.spec.id]

@@ -38,6 +38,8 @@ _RETRY_S: Final = (0.5, 10.0)
 """First and longest pause after collections could not be opened or closed as the record has them."""
 
 _log = logging.getLogger(__name__)
+_RETIRED_S: Final = 60.0
+"""How long a collection that was replaced is still searched by those who began with it, here or on another node."""
 
 
 class Hint(Protocol):
@@ -112,6 +114,8 @@ class LocalShards:
         self._tracer = tracer
         self._stop = stop
         self._collections: dict[int, _Open] = {}
+        self._retired: dict[int, _Open] = {}
+        self._retiring: list[asyncio.Task[None]] = []
         self._watching: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._look_again = False
@@ -140,13 +144,21 @@ class LocalShards:
         """Closes a deleted collection's shards and removes their files."""
         opened = self._collections.pop(uid, None)
         if opened is not None:
-            await opened.close()
-            await asyncio.to_thread(shutil.rmtree, self._folder / str(uid), ignore_errors=True)
+            await self._remove(opened)
+
+    def retire(self, uid: int) -> None:
+        """Drops a collection in a while that another has taken the place of: searches that began with it end with it."""
+        opened = self._collections.pop(uid, None)
+        if opened is not None:
+            self._retired[uid] = opened
+            self._retiring.append(asyncio.create_task(self._remove_retired(uid)))
 
     async def close(self) -> None:
         """Stops listening and following. What was applied is in the record; the files have it up to the last checkpoint."""
-        await _ended(task for task in (self._watching, self._looking) if task is not None)
-        await asyncio.gather(*(opened.close() for opened in self._collections.values()))
+        await _ended(task for task in (self._watching, self._looking, *self._retiring) if task is not None)
+        await asyncio.gather(
+            *(opened.close() for opened in self._collections.values()), *map(self._remove, self._retired.values())
+        )
 
     def replicas(self) -> list[Replica]:
         """Every shard that is open here."""
@@ -225,8 +237,17 @@ class LocalShards:
             await replica.follower.reached(at_least, deadline.remaining_s(self._wait_s))
         return replica
 
+    async def _remove_retired(self, uid: int) -> None:
+        await asyncio.sleep(_RETIRED_S)
+        await self._remove(self._retired[uid])
+        del self._retired[uid]
+
+    async def _remove(self, opened: _Open) -> None:
+        await opened.close()
+        await asyncio.to_thread(shutil.rmtree, self._folder / str(opened.collection.uid), ignore_errors=True)
+
     def _find(self, uid: int, shard: int) -> Replica | None:
-        opened = self._collections.get(uid)
+        opened = self._collections.get(uid) or self._retired.get(uid)
         return opened.replicas.get(shard) if opened and opened.caught_up else None
 
     def _absent(self, uid: int, shard: int) -> Exception:
