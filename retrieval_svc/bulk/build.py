@@ -13,7 +13,7 @@ import asyncio
 import shutil
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -37,6 +37,7 @@ from retrieval_svc.ingest.splitting import Splitting
 from retrieval_svc.record.building import Build, BuiltPart
 from retrieval_svc.record.store import SqlStore
 from retrieval_svc.shards.lexical import check_language
+from retrieval_svc.snapshots.store import SnapshotStore
 from retrieval_svc.values import CollectionSpec, EmbeddingModel
 
 Result = TypeVar("Result")
@@ -218,13 +219,18 @@ class BulkBuild:
         if not self.surroundings.keep_files:
             await self._remove_files(build.uid)
         if replaced is not None:
-            with (
-                suppress(FailedPrecondition),
-                locked_directory(self.surroundings.folder),
-            ):  # A service that runs does it itself.
-                await self._remove_files(replaced)
+            await self._remove_replaced(replaced)
         await self.store.finish_deletions()
         self._tell(build, Phase.PUBLISHED, 1, 1)
+
+    async def _remove_replaced(self, uid: int) -> None:
+        """Removes its snapshots and files; a service that runs on the folder does the latter itself, after its searches."""
+        around = self.surroundings
+        if around.snapshot_url:
+            await SnapshotStore(around.snapshot_url).delete_collection(uid)
+        lock = locked_directory(around.folder) if (around.folder / "lock").exists() else nullcontext()
+        with suppress(FailedPrecondition), lock:
+            await self._remove_files(uid)
 
     async def _done(self, results: Generator[Result, None, None]) -> AsyncGenerator[Result, None]:
         """The results, each made ready in a thread while the one before it is worked with."""

@@ -271,6 +271,15 @@ async def test_snapshots_are_what_a_node_without_files_starts_from(tmp_path: Pat
         assert LexicalIndex.open(folder / "outgoing", LexicalConfig()).position == end
 
 
+async def test_snapshots_of_a_replaced_collection_go_with_it(tmp_path: Path, sqlite_store: SqlStore, sqlite_url: str) -> None:
+    around = surroundings(tmp_path / "data", sqlite_url, snapshot_url=str(tmp_path / "snapshots"))
+    for word in ("old", "new"):
+        path = write_lines(tmp_path / f"{word}.jsonl", with_vectors(5, word=word))
+        await build(sqlite_store, around, path, replace=True)
+    uid = (await the_collection(sqlite_store)).uid
+    assert [path.name for path in (tmp_path / "snapshots").iterdir()] == [str(uid)]
+
+
 @pytest.mark.parametrize("kind", [IndexKind.HNSW, IndexKind.IVF_SQ8])
 async def test_the_recall_of_an_approximate_index_is_measured(
     tmp_path: Path, sqlite_store: SqlStore, sqlite_url: str, kind: IndexKind
