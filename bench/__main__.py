@@ -40,6 +40,9 @@ PARTS: Final[Mapping[str, Callable[[Plan, Path, Tell], Awaitable[PartResult]]]] 
     large_part.NAME: large_part.measure,
 }
 
+BY_DEFAULT: Final = (flow_part.NAME, search_part.NAME, tokens_part.NAME)
+"""The others take long, need PostgreSQL, or install what they compare."""
+
 _WIDTH_OF_FILES: Final = 180
 
 
@@ -93,7 +96,7 @@ def main(
     began, described = time.monotonic(), machine.describe()
     for name, value in described.items():
         console.print(f"{name:<20} {value}", highlight=False)
-    results = asyncio.run(_measure(plan, parts or tuple(PARTS), console))
+    results = asyncio.run(_measure(plan, parts or BY_DEFAULT, console))
     console.print(f"took {time.monotonic() - began:.0f} s")
     if json_file:
         json_file.write_bytes(_json(plan, described, results))

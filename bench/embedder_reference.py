@@ -6,14 +6,15 @@ from contextlib import asynccontextmanager
 from itertools import cycle
 from typing import Any
 
-from retrieval_svc.embedding.sentence_transformer import SentenceTransformerEmbedder, load_embedder
+from retrieval_svc.embedding.embedder import Embedder
+from retrieval_svc.embedding.loading import load
 from retrieval_svc.settings import RetrievalSettings
 
 
 class EmbedderReference:
-    """The model, loaded as the service's settings say."""
+    """The model, loaded as the service's settings say: on the same backend, from what the service prepared."""
 
-    def __init__(self, embedder: SentenceTransformerEmbedder) -> None:
+    def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
 
     async def embed(self, *, texts: list[str], batch: int, seconds: float) -> dict[str, float]:
@@ -32,5 +33,6 @@ class EmbedderReference:
 async def serving() -> AsyncIterator[Mapping[str, Any]]:
     """The tasks of this role, once the model is loaded."""
     settings = RetrievalSettings()
-    embedder = load_embedder(settings.embedding_model, name=settings.embedding_model_name, threads=settings.embedding_threads)
-    yield {"embed": EmbedderReference(embedder).embed}
+    config = settings.all_embedding_models[0].config
+    loaded = load(config, cache_dir=settings.data_dir / "models", threads=settings.embedding_threads)
+    yield {"embed": EmbedderReference(loaded.embedder).embed}

@@ -17,16 +17,18 @@ from bench.plan import Plan
 from bench.report import PartResult, raw
 from bench.rounds import Tell
 from bench.search_tables import search_tables
-from penstock.clients import Chunk, RetrievalClient
+from penstock.clients import Chunk, Index, Lexical, RetrievalClient
 from penstock.retrieval.v1 import retrieval_pb2
 
 NAME: Final = "search"
 TOP_K: Final = 10
 IN_FLIGHT: Final = (1, 8, 32)
-TEXT_IN_FLIGHT: Final = (1, 8)
+TEXT_IN_FLIGHT: Final = (1, 8, 32)
 QUERIES: Final = 512
 QUERIES_COMPARED: Final = 200
 _METHOD: Final = "/penstock.retrieval.v1.RetrievalService/Search"
+_ENVIRONMENT: Final = {"PENSTOCK_RETRIEVAL_EMBEDDING_CACHE_BYTES_MAX": "0"}
+"""The same questions come again and again: each is to be embedded."""
 _REFERENCE_SHARE: Final = 0.5
 """Of a window's length: a reference has no warm-up and no other process to wait for."""
 
@@ -97,10 +99,10 @@ async def measure(plan: Plan, folder: Path, tell: Tell) -> PartResult:
 @asynccontextmanager
 async def _running(folder: Path) -> AsyncIterator[_Bench]:
     async with (
-        processes.services(folder, ("retrieval",), {}) as stack,
+        processes.services(folder, ("retrieval",), _ENVIRONMENT) as stack,
         processes.worker("load", folder) as client,
         processes.worker("faiss", folder) as faiss,
-        processes.worker("embedder", folder) as embedder,
+        processes.worker("embedder", folder, {"PENSTOCK_RETRIEVAL_DATA_DIR": str(folder / "retrieval")}) as embedder,
     ):
         retrieval = stack.services["retrieval"]
         yield _Bench(
@@ -117,7 +119,7 @@ async def _store(bench: _Bench, count: int) -> None:
     """A collection of that many chunks in the service, and its vectors in the reference."""
     vectors, texts = clustered_vectors(count), passages(count)
     async with RetrievalClient(bench.target) as client:
-        await client.create_collection(_collection(count))
+        await client.create_collection(_collection(count), index=Index(kind="flat"), lexical=Lexical(enabled=False))
         chunks = (
             Chunk(id=f"c{row}", document_id=f"d{row}", text=text, vector=vectors[row].tobytes())
             for row, text in enumerate(texts)
