@@ -22,7 +22,16 @@ def test_everything_that_is_used_is_defined_and_everything_defined_is_used(confi
 
 def test_memory_is_guarded_first_and_batches_are_made_last(config):
     for pipeline in config["service"]["pipelines"].values():
-        assert pipeline["processors"] == ["memory_limiter", "tail_sampling", "batch"]
+        first, *_, last = pipeline["processors"]
+        assert (first, last) == ("memory_limiter", "batch")
+
+
+def test_traces_are_sampled_and_metrics_are_not(config):
+    pipelines = config["service"]["pipelines"]
+    assert set(pipelines) == {"traces", "metrics"}
+    assert "tail_sampling" in pipelines["traces"]["processors"]
+    assert "tail_sampling" not in pipelines["metrics"]["processors"]
+    assert pipelines["metrics"]["exporters"] == ["prometheus"]
 
 
 def test_spans_come_in_over_both_protocols_where_everyone_sends_them(config):
