@@ -191,7 +191,7 @@ def test_every_mount_has_a_volume_and_every_claim_exists(rendered):
                 rendered.named("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"])
             if "secret" in volume:
                 assert volume["secret"]["secretName"].startswith("penstock-"), (
-                    "a Secret is the site's own, and the README names it"
+                    "a Secret is the site's own; deploy/retrieval.md makes it"
                 )
             if "configMap" in volume:
                 rendered.named("ConfigMap", volume["configMap"]["name"])
