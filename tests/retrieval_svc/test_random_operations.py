@@ -1,6 +1,6 @@
 """Random operations on a real process against an exact reference; any run can be replayed from its seed.
 
-    PENSTOCK_RANDOM_OPERATIONS=100000 python -m pytest -s --basetemp=/dev/shm/random tests/retrieval_svc/test_random_operations.py
+    PENSTOCK_RANDOM_OPERATIONS=100000 python -m pytest -s --basetemp=/dev/shm/r tests/retrieval_svc/test_random_operations.py
 
 PENSTOCK_RANDOM_SEED is a seed to replay; without one the short run has always the same, and a longer one a new one each time.
 """
