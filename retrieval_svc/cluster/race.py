@@ -100,7 +100,8 @@ class Race(Generic[T]):
         may_hedge = len(self._running) == 1 and len(self._began) < len(self._replicas) and self._pace.may_hedge
         delay_s = self._pace.delay_s if may_hedge else None
         done, _ = await asyncio.wait(self._running, timeout=delay_s, return_when=asyncio.FIRST_COMPLETED)
-        if not done and self._start_next(aside_too=False):
+        # One that was put aside may be back by now, and where nothing else is left it is worth a hedge.
+        if not done and self._start_next():
             self._pace.hedged()
             self._statistics.happened(Event.HEDGE)
         for task in done:
@@ -108,8 +109,8 @@ class Race(Generic[T]):
                 return task
         return None
 
-    def _start_next(self, *, aside_too: bool = True) -> bool:
-        replica = self._replicas.pick(self._began, aside_too=aside_too)
+    def _start_next(self) -> bool:
+        replica = self._replicas.pick(self._began)
         if replica is None:
             return False
         self._began[replica] = time.monotonic()

@@ -120,7 +120,7 @@ class Replicas:
             self._by_address[address] = Replica(address, self._connect(address))
         return gone
 
-    def pick(self, tried: Collection[Replica], *, aside_too: bool) -> Replica | None:
+    def pick(self, tried: Collection[Replica]) -> Replica | None:
         """The one to ask next: the least loaded, or one on probation; one put aside only where nothing else is left."""
         now = time.monotonic()
         left = [replica for replica in self._by_address.values() if replica not in tried]
@@ -132,7 +132,7 @@ class Replicas:
                     return replica
         usable = [replica for replica in left if not replica.is_aside(now)]
         if not usable:
-            return min(left, key=lambda replica: replica.aside_until) if aside_too else None
+            return min(left, key=lambda replica: replica.aside_until)
         return min(usable, key=lambda replica: replica.load(now))
 
     def failed(self, replica: Replica, error: PenstockError, began: float, *, waits: bool) -> None:

@@ -91,6 +91,17 @@ async def test_a_replica_that_recovers_is_used_again() -> None:
                 await asyncio.sleep(0.005)
 
 
+async def test_one_that_was_put_aside_helps_out_where_the_only_other_one_hangs() -> None:
+    limits = ClusterLimits(hedge_delay_min_s=0.01, hedge_delay_max_s=0.05, aside_min_s=600, aside_max_s=600, call_timeout_s=60)
+    async with serving(FakeNode(THERE, raising(NotReady("loading")))) as loading, serving(FakeNode(THERE)) as good:
+        async with coordinating(FakeNode(HERE), f",{loading.address}|{good.address}", limits=limits) as coordinator:
+            while not loading.node.calls:
+                await search(coordinator)
+            loading.node.before, good.node.before = None, forever
+            async with asyncio.timeout(30):
+                assert places((await search(coordinator))[0].dense) == EVERY_ROW
+
+
 async def test_two_replicas_share_the_work() -> None:
     async with serving(FakeNode(THERE, pausing(0.01))) as one, serving(FakeNode(THERE, pausing(0.01))) as other:
         async with coordinating(FakeNode(HERE), f",{one.address}|{other.address}", limits=PATIENT) as coordinator:

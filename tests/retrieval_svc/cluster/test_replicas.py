@@ -23,8 +23,8 @@ def replicas(*addresses: str, statistics: CountingStatistics | None = None) -> R
     return made
 
 
-def pick(among: Replicas, *tried: Replica, aside_too: bool = True) -> Replica:
-    found = among.pick(tried, aside_too=aside_too)
+def pick(among: Replicas, *tried: Replica) -> Replica:
+    found = among.pick(tried)
     assert found is not None
     return found
 
@@ -40,7 +40,7 @@ def test_the_one_with_fewest_calls_in_flight_is_next_and_then_the_fastest() -> N
     second.ended(None)
     second.observe(0.2)
     assert [pick(slots) for _ in range(3)] == [first] * 3
-    assert slots.pick([first, second], aside_too=True) is None
+    assert slots.pick([first, second]) is None
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,6 @@ def test_one_put_aside_is_asked_only_where_there_is_no_other_and_then_on_probati
     good = pick(slots)
     assert good is not bad
     assert pick(slots, good) is bad
-    assert slots.pick([good], aside_too=False) is None
     bad.aside_until = time.monotonic()
     assert pick(slots) is bad, "its time is over: one call finds out"
     bad.called()
