@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ from retrieval_svc.search.reranking import Reranking
 from retrieval_svc.search.searching import Search
 from retrieval_svc.servicer import RetrievalServicer
 from retrieval_svc.settings import RetrievalSettings
+from retrieval_svc.shards.errands import Errands
 from retrieval_svc.shards.lexical import check_language
 from retrieval_svc.shards.maintenance import Maintenance, MaintenanceLimits
 from retrieval_svc.shards.node import LocalShards
@@ -112,14 +114,15 @@ def _take_folder(assembly: Assembly, stack: AsyncExitStack) -> None:
 async def _parts(assembly: Assembly, stack: AsyncExitStack) -> Parts:
     settings: RetrievalSettings = assembly.settings
     store = await stack.enter_async_context(open_store(settings.resolved_database_url))
-    index = IndexThread(batch_max=settings.search_batch_max, waiting_max=settings.search_queue_max)
+    metrics = RetrievalMetrics(assembly.telemetry.meter("retrieval"))
+    index = IndexThread(batch_max=settings.search_batch_max, waiting_max=settings.search_queue_max, searched=metrics.searched)
     stack.push_async_callback(index.close)
     words = TaskThread("words", waiting_max=settings.search_queue_max)
     stack.push_async_callback(words.close)
     return Parts(
         assembly=assembly,
         settings=settings,
-        metrics=RetrievalMetrics(assembly.telemetry.meter("retrieval")),
+        metrics=metrics,
         store=store,
         threads=Threads(index=index, words=words),
         backups=_backups(settings),
@@ -166,6 +169,7 @@ def _embeddings(parts: Parts, cache: VectorCache, loaded: Loaded) -> Embeddings:
         pass_tokens_max=settings.embedding_pass_tokens_max,
         prompts=loaded.prompts,
         cache=cache,
+        turned=parts.metrics.embedded,
     )
 
 
@@ -217,6 +221,7 @@ async def _shards(parts: Parts, topology: Topology, stack: AsyncExitStack) -> tu
             log_entries_kept=settings.log_entries_kept,
         ),
         leads=worker == 0,
+        shared=Errands(settings.data_dir / "errands"),
         trimmer=parts.store,
         backup=parts.backups,
     )
@@ -242,10 +247,28 @@ async def _coordinator(parts: Parts, topology: Topology, shards: LocalShards, st
         hedge_delay_max_s=settings.hedge_delay_max_s,
     )
     tracer = parts.assembly.telemetry.tracer("retrieval")
-    coordinator = Coordinator(topology, node=shards, connect=connect, tracer=tracer, limits=limits, statistics=parts.metrics)
+    coordinator = Coordinator(
+        topology,
+        node=shards,
+        connect=connect,
+        tracer=tracer,
+        limits=limits,
+        statistics=parts.metrics,
+        own_addresses=_own_addresses(settings.grpc_address),
+    )
     stack.push_async_callback(coordinator.close)
     await coordinator.start()
     return coordinator
+
+
+def _own_addresses(grpc_address: str) -> frozenset[str]:
+    """The node's own among those that the name of its slot resolves to: every address of the host, with its port."""
+    port = grpc_address.rpartition(":")[2]
+    try:
+        found = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
+    except OSError:  # A host without a name of its own; then it may ask itself, which costs and does no harm.
+        found = []
+    return frozenset(f"{address[0]}:{port}" for *_, address in found)
 
 
 def _ingest(parts: Parts, catalog: Catalog, shards: LocalShards, coordinator: Coordinator, stack: AsyncExitStack) -> Ingest:

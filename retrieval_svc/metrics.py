@@ -113,7 +113,7 @@ def _tombstone_share(status: ShardStatus) -> float:
 _GAUGES: tuple[tuple[str, str, str, Callable[[ShardStatus], float]], ...] = (
     ("rows", "{row}", "Rows that searches can find.", lambda status: status.row_count),
     ("head_rows", "{row}", "Rows that are searched one by one.", lambda status: status.head_row_count),
-    ("tombstone_share", "1", "Share of rows that are deleted and not yet dropped.", _tombstone_share),
+    ("tombstone_share", "", "Share of rows that are deleted and not yet dropped.", _tombstone_share),
     ("segments", "{segment}", "Immutable segments.", lambda status: status.segment_count),
     ("size", "By", "Bytes on disk.", lambda status: status.size_bytes),
     ("position", "{change}", "The last change that searches see.", lambda status: status.position),

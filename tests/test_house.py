@@ -56,7 +56,10 @@ def test_heavy_libraries_have_one_importing_module_each() -> None:
         "ray": ["retrieval_svc/bulk/ray_executor.py"],
         "selectolax": ["retrieval_svc/ingest/html_text.py"],
         # A model that embeds, and one that reads two texts together: each is loaded by its own class.
-        "sentence_transformers": ["retrieval_svc/embedding/cross_encoder.py", "retrieval_svc/embedding/sentence_transformer.py"],
+        "sentence_transformers": [
+            "retrieval_svc/embedding/cross_encoder.py",
+            "retrieval_svc/embedding/sentence_transformer.py",
+        ],
         "tantivy": ["retrieval_svc/shards/lexical.py"],
         "vllm": ["generation_svc/vllm_engine.py"],
     }

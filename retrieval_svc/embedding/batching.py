@@ -39,7 +39,8 @@ class Embeddings:
     """An embedder behind a thread and two bounded lanes.
 
     A text longer than the window is embedded window by window; its vector is the mean of theirs weighted by tokens, brought to
-    their mean length (which is 1 where the model normalises). Each window has the prompt of the text's purpose.
+    their mean length (which is 1 where the model normalises). Each window has the prompt of the text's purpose. `turned` hears
+    how many texts each turn of the model had.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class Embeddings:
         pass_tokens_max: int,
         prompts: Prompts = NO_PROMPTS,
         cache: VectorCache | None = None,
+        turned: Callable[[int], None] | None = None,
     ) -> None:
         self._embedders = prompted(embedder, prompts)
         self._tracer = tracer
         self._cache = cache or VectorCache(0)
         self._pass_tokens_max = pass_tokens_max
         self._write_batch_max = write_batch_max
+        self._turned = turned
         lanes = (
             Lane(batch_max=query_batch_max, waiting_max=query_waiting_max),
             Lane(batch_max=1, waiting_max=1),  # Writes are admitted elsewhere and have one job each in here.
@@ -134,6 +137,8 @@ class Embeddings:
     def _work(self, jobs: list[_Job]) -> list[Embedded]:
         embedder = self._embedders[jobs[0].purpose]  # A lane has one purpose, and a batch comes from one lane.
         texts = [text for job in jobs for text in job.texts]
+        if self._turned is not None:
+            self._turned(len(texts))
         windows = [split_to_windows(text, embedder.token_spans, embedder.model.window_tokens) for text in texts]
         vectors = self._embed_all(embedder, [window for pieces in windows for window in pieces])
         counts = [[count for _, count in pieces] for pieces in windows]

@@ -59,7 +59,13 @@ def compress_weights(model: onnx.ModelProto) -> int:
         names = [f"{node.name}.whole", f"{node.name}.scales"]
         graph.initializer.extend([numpy_helper.from_array(whole, names[0]), numpy_helper.from_array(scales, names[1])])
         inputs, outputs = constant.dims
-        attributes: dict[str, Any] = {"K": inputs, "N": outputs, "bits": 8, "block_size": _GROUP, "accuracy_level": _INT8_ACTIVATIONS}
+        attributes: dict[str, Any] = {
+            "K": inputs,
+            "N": outputs,
+            "bits": 8,
+            "block_size": _GROUP,
+            "accuracy_level": _INT8_ACTIVATIONS,
+        }
         product = helper.make_node(
             "MatMulNBits", [node.input[0], *names], list(node.output), name=node.name, domain="com.microsoft", **attributes
         )

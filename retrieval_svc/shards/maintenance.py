@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from penstock.errors import PenstockError, Unavailable
-from retrieval_svc.shards import checkpoint, compaction
+from retrieval_svc.shards import checkpoint, compaction, errands
 from retrieval_svc.shards.checkpoint import Manifest
+from retrieval_svc.shards.errands import Errands
 from retrieval_svc.shards.follower import ShardKey
 from retrieval_svc.shards.head import FrozenHead
 from retrieval_svc.shards.replica import Replica, Threads
@@ -100,6 +101,7 @@ class Maintenance:
         threads: Threads,
         limits: MaintenanceLimits,
         leads: bool,
+        shared: Errands,
         trimmer: Trimmer,
         backup: Backup | None,
     ) -> None:
@@ -113,6 +115,8 @@ class Maintenance:
         self._cares: dict[ShardKey, Care] = {}
         self._compacting = asyncio.Semaphore(1)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._errands = shared
+        self._running: set[Path] = set()
         self.compactions = 0
 
     @asynccontextmanager
@@ -136,6 +140,10 @@ class Maintenance:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
+            for errand in self._errands.waiting() if self._leads else ():
+                if errand not in self._running:
+                    self._running.add(errand)
+                    self._begin(self._errands.run(errand, self._run_errand))
             for care in self._current():
                 if not care.files.locked() and time.monotonic() >= care.not_before_s:
                     self._begin(self._attempt(care, self._lead(care) if self._leads else self._adopt(care)))
@@ -148,20 +156,34 @@ class Maintenance:
 
     async def checkpoint(self, replica: Replica) -> None:
         """Seals and publishes now."""
-        await self._seal(self._care(replica))
+        await self._do(replica, errands.CHECKPOINT)
 
     async def compact(self, replica: Replica) -> None:
         """Merges all segments into one now, the head included. Raises Unavailable when the merging fails."""
-        care = self._care(replica)
-        async with care.slow:
-            await self._seal(care)
-            await self._merge(care, force=True)
+        await self._do(replica, errands.COMPACT)
 
     async def snapshot(self, replica: Replica) -> None:
         """Sends a snapshot of the present state to the store. Raises Unavailable."""
+        await self._do(replica, errands.SNAPSHOT)
+
+    async def _do(self, replica: Replica, kind: str) -> None:
+        if not self._leads:
+            await self._errands.ask(replica.key, kind)
+            await self._adopt(self._care(replica))
+            return
         care = self._care(replica)
         async with care.slow:
-            await self._copy(care, always=True)
+            if kind == errands.SNAPSHOT:
+                await self._copy(care, always=True)
+            else:
+                await self._seal(care)
+            if kind == errands.COMPACT:
+                await self._merge(care, force=True)
+
+    async def _run_errand(self, key: ShardKey, kind: str) -> None:
+        replica = next((each for each in self._replicas() if each.key == key), None)
+        if replica is not None:
+            await self._do(replica, kind)
 
     def _current(self) -> list[Care]:
         """The cares of the replicas that are open now."""

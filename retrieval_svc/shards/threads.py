@@ -37,11 +37,12 @@ _Outcome = Any
 
 
 class IndexThread:
-    """Searches and tasks, in order, behind one bounded queue."""
+    """Searches and tasks, in order, behind one bounded queue. `searched` hears how many queries each turn had."""
 
-    def __init__(self, *, batch_max: int, waiting_max: int) -> None:
+    def __init__(self, *, batch_max: int, waiting_max: int, searched: Callable[[int], None] | None = None) -> None:
         lane = Lane(batch_max=batch_max, waiting_max=waiting_max)
-        self._worker = Worker[_Search | _Task, _Outcome](name="index", work=_work, lanes=[lane])
+        self._searched = searched
+        self._worker = Worker[_Search | _Task, _Outcome](name="index", work=self._turn, lanes=[lane])
 
     async def search(self, index: Searchable, queries: Sequence[ShardQuery]) -> list[Found]:
         """What each query finds. Raises Overloaded when too many searches wait."""
@@ -56,6 +57,12 @@ class IndexThread:
     async def close(self) -> None:
         """Ends the thread when it has done what waits."""
         await self._worker.close()
+
+    def _turn(self, jobs: list[_Search | _Task]) -> list[_Outcome]:
+        queries = sum(len(job.queries) for job in jobs if isinstance(job, _Search))
+        if queries and self._searched is not None:
+            self._searched(queries)
+        return _work(jobs)
 
 
 class TaskThread:

@@ -34,6 +34,7 @@ from retrieval_svc.search.listing import Listing
 from retrieval_svc.search.searching import Search
 from retrieval_svc.servicer import RetrievalServicer
 from retrieval_svc.shards.lexical import check_language
+from retrieval_svc.shards.errands import Errands
 from retrieval_svc.shards.maintenance import Maintenance, MaintenanceLimits
 from retrieval_svc.shards.node import LocalShards
 from retrieval_svc.shards.opening import ShardOpener
@@ -202,6 +203,7 @@ class _Parts:
                 head_rows_max=self.limits.head_rows_max, checkpoint_interval_s=60.0, log_entries_kept=1_000_000
             ),
             leads=True,
+            shared=Errands(self.folder / "errands"),
             trimmer=self.store,
             backup=self.backups,
         )
