@@ -13,6 +13,7 @@ import orjson
 from rich.console import Console
 
 from bench import (
+    bulk_part,
     cluster_part,
     embedding_part,
     flow_part,
@@ -38,6 +39,7 @@ PARTS: Final[Mapping[str, Callable[[Plan, Path, Tell], Awaitable[PartResult]]]] 
     cluster_part.NAME: cluster_part.measure,
     peers_part.NAME: peers_part.measure,
     large_part.NAME: large_part.measure,
+    bulk_part.NAME: bulk_part.measure,
 }
 
 BY_DEFAULT: Final = (flow_part.NAME, search_part.NAME, tokens_part.NAME)
@@ -59,7 +61,7 @@ _WIDTH_OF_FILES: Final = 180
     "--corpus", "corpora", multiple=True, type=click.Path(exists=True, file_okay=False), help="Judged corpora, embedding part."
 )
 @click.option("--graph-size", type=click.IntRange(100, 5_000_000), help="Chunks of the parts retrieval, ingest and peers.")
-@click.option("--large-size", type=click.IntRange(1000, 50_000_000), help="Chunks of the part large.")
+@click.option("--large-size", type=click.IntRange(1000, 50_000_000), help="Chunks of the parts large and bulk.")
 @click.option("--cache", type=click.Path(file_okay=False), help="Keep what takes long to build here, for the next run.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every sample to this file.")
 @click.option("--markdown", "markdown_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables to it.")

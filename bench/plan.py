@@ -12,8 +12,8 @@ class Plan:
     `in_flight` is of the flow part, `collection_sizes` (chunks) of the search part. A tokens round sends `prompts_alone`
     prompts one after the other and `prompts_together` at once, for answers of at most `answer_tokens`. `corpora` are folders
     of the embedding part; none: the example corpus. `graph_size` are the chunks of the parts retrieval, ingest and peers,
-    `large_size` of the part large, `cluster_size` of the part cluster. `cache` is a folder where what takes long to build is
-    kept for the next run.
+    `large_size` of the parts large and bulk, `cluster_size` of the part cluster. `cache` is a folder where what takes long to
+    build is kept for the next run.
     """
 
     rounds: int = 3
