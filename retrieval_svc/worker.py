@@ -1,8 +1,8 @@
 """A thread of its own for a blocking library, fed by bounded queues.
 
-The thread takes what waits and never waits for more: under load jobs are merged into batches as large as the backlog, and a
-single job pays for no timer. All that the library does happens on this one thread, in order, so the library need not be safe
-for concurrent use.
+The thread takes what waits and never waits for more: under load jobs are merged into batches as large as the backlog, those of
+one turn of the event loop at least, and a single job pays for no timer. All that the library does happens on this one thread,
+in order, so the library need not be safe for concurrent use.
 """
 
 import asyncio
@@ -46,8 +46,9 @@ class Worker(Generic[Job, Result]):
         self._work = work
         self._lanes = tuple(lanes)
         self._queues: tuple[deque[_Ticket[Job, Result]], ...] = tuple(deque() for _ in lanes)
-        # One ring for each ticket, put after it; False is the last and ends the thread.
+        # Rung after tickets were put, at least once; False is the last and ends the thread.
         self._bell: SimpleQueue[bool] = SimpleQueue()
+        self._will_ring = False
         self._turn = 0
         self._batch_s = 0.0
         self._loop = asyncio.get_running_loop()
@@ -68,7 +69,10 @@ class Worker(Generic[Job, Result]):
             raise self._overloaded(lane)
         ticket: _Ticket[Job, Result] = _Ticket(job, self._loop.create_future())
         queue.append(ticket)
-        self._bell.put(True)
+        if not self._will_ring:
+            # When the loop's turn ends, so that all who ask in it go together: a busy loop fed the thread one by one otherwise.
+            self._will_ring = True
+            self._loop.call_soon(self._ring)
         return await ticket.future
 
     async def close(self) -> None:
@@ -86,25 +90,29 @@ class Worker(Generic[Job, Result]):
             retry_after_s=round(max(0.05, self._batch_s * turns), 3),
         )
 
+    def _ring(self) -> None:
+        self._will_ring = False
+        self._bell.put(True)
+
     def _serve(self) -> None:
-        while self._bell.get():
-            batch = self._take()
-            for _ in batch[1:]:
-                self._bell.get()
-            live = [ticket for ticket in batch if not ticket.future.cancelled()]
-            if live:
-                outcomes = self._outcomes([ticket.job for ticket in live])
-                self._loop.call_soon_threadsafe(_deliver, live, outcomes)
+        goes_on = True
+        while goes_on:
+            goes_on = self._bell.get()
+            while batch := self._take():
+                live = [ticket for ticket in batch if not ticket.future.cancelled()]
+                if live:
+                    outcomes = self._outcomes([ticket.job for ticket in live])
+                    self._loop.call_soon_threadsafe(_deliver, live, outcomes)
 
     def _take(self) -> list[_Ticket[Job, Result]]:
-        """The next batch. There is a ticket somewhere, for its ring was heard."""
+        """The next batch; empty when nothing waits."""
         for offset in range(len(self._lanes)):
             index = (self._turn + offset) % len(self._lanes)
             queue = self._queues[index]
             if queue:
                 self._turn = index + 1
                 return [queue.popleft() for _ in range(min(len(queue), self._lanes[index].batch_max))]
-        raise AssertionError("a ring without a ticket")
+        return []
 
     def _outcomes(self, jobs: list[Job]) -> Sequence[Result | Exception]:
         began = time.perf_counter()

@@ -55,6 +55,7 @@ from retrieval_svc.values import (
     FetchedRows,
     IndexKind,
     MatchedRows,
+    Matrix,
     Metric,
     Ranked,
     Sequences,
@@ -141,13 +142,17 @@ class ShardIndex:
 
         Queries with equal parameters go through each layer in one call of FAISS's. A query without a vector finds nothing.
         """
+        if len(queries) == 1 and queries[0].vector is not None:
+            return self._search_alike(queries, queries[0].vector[None])
         found: list[Found] = [(NOTHING, ())] * len(queries)
         groups: dict[object, list[int]] = {}
         for at, query in enumerate(queries):
             if query.vector is not None:
                 groups.setdefault(_parameters(query), []).append(at)
         for places in groups.values():
-            for at, one in zip(places, self._search_alike([queries[at] for at in places]), strict=True):
+            alike = [queries[at] for at in places]
+            vectors = np.stack([query.vector for query in alike if query.vector is not None])
+            for at, one in zip(places, self._search_alike(alike, vectors), strict=True):
                 found[at] = one
         return found
 
@@ -253,7 +258,8 @@ class ShardIndex:
         gone = np.concatenate([np.empty(0, np.int64), *(layer.gone_sequences() for _, layer in self._segments)])
         return plan_for(self._folder, self._spec, sizes, gone, force=force)
 
-    def _search_alike(self, queries: Sequence[ShardQuery]) -> list[Found]:
+    def _search_alike(self, queries: Sequence[ShardQuery], vectors: Matrix) -> list[Found]:
+        """What queries with equal parameters find, by their vectors in the same order."""
         query, config = queries[0], self._spec.index
         effort = Effort(
             ef_search=query.ef_search or config.hnsw_ef_search,
@@ -261,7 +267,7 @@ class ShardIndex:
             rescore_factor=config.rescore_factor,
             exact=query.exact,
         )
-        vectors, _ = prepared(np.stack([one.vector for one in queries if one.vector is not None]), self._spec.metric)
+        vectors, _ = prepared(vectors, self._spec.metric)
         best: list[LayerBest] = []
         unmet: list[tuple[UnmetCondition, ...]] = []
         for layer in self._nonempty():

@@ -53,6 +53,21 @@ async def test_a_lone_job_is_done_alone_at_once(worker: Worker[int, int], bench:
     assert bench.batches == [[7]]
 
 
+async def test_jobs_of_one_turn_of_the_loop_go_together(worker: Worker[int, int], bench: Bench) -> None:
+    bench.free()
+    assert await asyncio.gather(*map(worker.run, (1, 2, 3))) == [10, 20, 30]
+    assert bench.batches == [[1, 2, 3]]
+
+
+async def test_a_job_that_is_asked_for_as_the_worker_closes_is_done(bench: Bench) -> None:
+    closing = Worker[int, int](name="bench", work=bench.work, lanes=[Lane(batch_max=3, waiting_max=4)])
+    bench.free()
+    asked = asyncio.create_task(closing.run(1))
+    await asyncio.sleep(0)
+    await closing.close()
+    assert await asyncio.wait_for(asked, 5) == 10
+
+
 async def test_what_waited_is_merged_up_to_the_limit_in_order(worker: Worker[int, int], bench: Bench) -> None:
     await occupied(worker, bench)
     waiting = [asyncio.create_task(worker.run(job)) for job in (1, 2, 3, 4)]
