@@ -33,8 +33,8 @@ from retrieval_svc.search.calls import SearchLimits, SearchResult
 from retrieval_svc.search.listing import Listing
 from retrieval_svc.search.searching import Search
 from retrieval_svc.servicer import RetrievalServicer
-from retrieval_svc.shards.lexical import check_language
 from retrieval_svc.shards.errands import Errands
+from retrieval_svc.shards.lexical import check_language
 from retrieval_svc.shards.maintenance import Maintenance, MaintenanceLimits
 from retrieval_svc.shards.node import LocalShards
 from retrieval_svc.shards.opening import ShardOpener
