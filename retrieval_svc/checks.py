@@ -200,7 +200,7 @@ def vectors(raw: Sequence[bytes], fields: Iterable[str], *, dimension: int, metr
 
 
 def _measurable(matrix: Matrix, names: Sequence[str], metric: Metric) -> None:
-    squares = np.vecdot(matrix, matrix).tolist()
+    squares = np.einsum("ij,ij->i", matrix, matrix).tolist()  # It overflows without a warning.
     if all(_SQUARE_SURELY_FINE[0] < square < _SQUARE_SURELY_FINE[1] for square in squares):  # NaN is neither.
         return
     wide = matrix.astype(np.float64)
