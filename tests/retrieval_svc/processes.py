@@ -27,11 +27,17 @@ class Running:
     channel: grpc.aio.Channel
     stub: RetrievalServiceStub
     http: str
+    log: "asyncio.Task[str]"
 
     async def kill(self) -> None:
         """Ends it as a crash would: no handler runs."""
         self.process.send_signal(signal.SIGKILL)
         await self.process.wait()
+
+    async def killed_log(self) -> str:
+        """Ends it, and gives what it had logged."""
+        await self.kill()
+        return await self.log
 
     async def drain(self) -> int:
         """Asks it to leave; its exit code."""
@@ -67,7 +73,7 @@ async def running(folder: Path, **settings: str) -> AsyncIterator[Running]:
                 await asyncio.sleep(0.05)
         bound = json.loads(await asyncio.to_thread(addresses.read_text))
         channel = open_channel(bound["grpc"], tracer_provider=TracerProvider(), message_bytes_max=64 * 2**20)
-        yield Running(process=process, channel=channel, stub=RetrievalServiceStub(channel), http=bound["http"])
+        yield Running(process=process, channel=channel, stub=RetrievalServiceStub(channel), http=bound["http"], log=drained)
         await channel.close()
     finally:
         if process.returncode is None:

@@ -1,6 +1,7 @@
 """What callers may get wrong, through the servicer: every fault has its reason and its place, and the service goes on."""
 
 import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,10 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Value
 
-from penstock.errors import InvalidArgument, PenstockError
+from penstock.errors import InvalidArgument, PenstockError, UnreadableDocument
 from penstock.retrieval.v1 import retrieval_pb2 as pb
 from tests.retrieval_svc.fakes import Core
+from tests.retrieval_svc.ingest.pdfs import pdf
 
 TEXTS = "collections/texts"
 VECTORS = "collections/vectors"
@@ -65,6 +67,7 @@ def nested(levels: int) -> pb.Filter:
 
 
 EXISTS = pb.Filter(exists=pb.Exists(field="year"))
+BOMB = pdf([], streams=[zlib.compress(b" " * 2**29, 9)])
 LARGE = ParseDict({"key": "x" * 70_000}, pb.Document().metadata)
 
 FAULTS: dict[str, tuple[Any, str, dict[str, str]]] = {
@@ -244,6 +247,16 @@ async def test_a_filter_on_a_field_that_no_chunk_has_is_told_from_one_that_finds
             context,
         )
     assert len((await find(EXISTS)).hits) == 1
+
+
+@pytest.mark.parametrize("content", [b"%PDF-1.7 and nothing else", BOMB], ids=["broken", "a zip bomb"])
+async def test_a_file_that_cannot_be_read_costs_one_clear_error(core: Core, content: bytes) -> None:
+    service, context = core.servicer, Context()
+    file = pb.Document(id="file", content=content, content_type="application/pdf")
+    with pytest.raises(UnreadableDocument, match="document 'file' cannot be read") as refused:
+        await service.IngestDocuments(ingest(document(), file), context)
+    assert len(refused.value.message) < 500
+    assert (await service.IngestDocuments(ingest(document()), context)).chunk_count == 1
 
 
 async def test_the_servicer_answers_with_what_the_contract_says(core: Core) -> None:
