@@ -22,6 +22,8 @@ class BulkProcess:
         own = {"data_dir": str(folder / "data"), "embedding_model": ""} | settings
         self._environment = clean | {f"PENSTOCK_RETRIEVAL_{name.upper()}": value for name, value in own.items()}
         self.told: list[dict[str, Any]] = []
+        self.left: list[psutil.Process] = []
+        """Processes that were seen below it and outlived it."""
 
     async def run(self, *, kill_at: Callable[[dict[str, Any]], bool] | None = None, **build: Any) -> dict[str, Any]:
         """The last line that it wrote. With `kill_at` it is killed (SIGKILL) at the first line for which that is so."""
@@ -33,27 +35,23 @@ class BulkProcess:
         assert process.stdout is not None
         process.stdin.write(orjson.dumps({"build": build}) + b"\n")
         last: dict[str, Any] = {}
+        below: set[psutil.Process] = set()
         try:
             async with asyncio.timeout(READY_S):
                 async for line in process.stdout:
                     last = orjson.loads(line)
                     self.told.append(last)
+                    with suppress(psutil.NoSuchProcess):
+                        below.update(psutil.Process(process.pid).children(recursive=True))
                     if kill_at is not None and kill_at(last):
-                        await self._kill(process)
+                        with suppress(ProcessLookupError):  # It may have come to its end meanwhile.
+                            process.kill()  # It alone: its workers have to notice by themselves.
         finally:
             if process.returncode is None and not process.stdout.at_eof():
                 process.kill()
             await process.wait()
+        _, self.left = await asyncio.to_thread(psutil.wait_procs, below, timeout=20)
         return last
-
-    async def _kill(self, process: asyncio.subprocess.Process) -> None:
-        """Kills it alone; its workers have to notice by themselves."""
-        below: list[psutil.Process] = []
-        with suppress(psutil.NoSuchProcess, ProcessLookupError):  # It may have come to its end meanwhile.
-            below = psutil.Process(process.pid).children(recursive=True)
-            process.kill()
-        _, alive = await asyncio.to_thread(psutil.wait_procs, below, timeout=30)
-        assert alive == []
 
 
 def progress_of(line: dict[str, Any], phase: str) -> dict[str, Any] | None:

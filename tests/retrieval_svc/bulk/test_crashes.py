@@ -73,6 +73,7 @@ async def test_a_build_that_was_killed_goes_on_to_the_same_end(
 ) -> None:
     process = BulkProcess(tmp_path, database_url=database_url)
     await process.run(kill_at=kill_at, **job(corpus))
+    assert process.left == []
     async with open_store(database_url) as store:
         assert await store.collections() == []
         assert len(await store.builds.all()) == 1
