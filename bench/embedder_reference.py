@@ -34,5 +34,5 @@ async def serving() -> AsyncIterator[Mapping[str, Any]]:
     """The tasks of this role, once the model is loaded."""
     settings = RetrievalSettings()
     config = settings.all_embedding_models[0].config
-    loaded = load(config, cache_dir=settings.data_dir / "models", threads=settings.embedding_threads)
+    loaded = load(config, cache_dir=settings.resolved_model_cache_dir, threads=settings.embedding_threads)
     yield {"embed": EmbedderReference(loaded.embedder).embed}

@@ -149,7 +149,7 @@ async def _models(parts: Parts, stack: AsyncExitStack) -> EmbeddingModels:
     configs = [each.config for each in settings.all_embedding_models]
     cache = VectorCache(settings.embedding_cache_bytes_max, parts.metrics)
     start = partial(_embeddings, parts, cache)
-    folder = settings.data_dir / "models"
+    folder = settings.resolved_model_cache_dir
     models = await EmbeddingModels.load(
         configs, load=partial(load, cache_dir=folder, threads=settings.embedding_threads), start=start
     )

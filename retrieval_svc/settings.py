@@ -1,5 +1,6 @@
 """Settings of the retrieval service: PENSTOCK_RETRIEVAL_* in the environment."""
 
+import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -48,6 +49,10 @@ class RetrievalSettings(ServiceSettings):
     embedding_backend: Backend = Field(
         default=Backend.AUTO,
         description="What runs that model. auto: int8 on the CPU where the model can be brought to it, else torch.",
+    )
+    model_cache_dir: Path | None = Field(
+        default=None,
+        description="Folder of models brought to 8 bits, each once. Empty: penstock/models in XDG_CACHE_HOME or ~/.cache.",
     )
     embedding_models: tuple[ModelSettings, ...] = Field(
         default=(),
@@ -194,6 +199,14 @@ class RetrievalSettings(ServiceSettings):
             return self.embedding_models
         default = ModelSettings(name=self.embedding_model_name, reference=self.embedding_model, backend=self.embedding_backend)
         return (default, *self.embedding_models)
+
+    @property
+    def resolved_model_cache_dir(self) -> Path:
+        """Where prepared models are kept, for every service of the user."""
+        if self.model_cache_dir is not None:
+            return self.model_cache_dir
+        cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        return Path(cache) / "penstock" / "models"
 
     @property
     def resolved_database_url(self) -> str:

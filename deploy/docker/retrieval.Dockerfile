@@ -57,7 +57,8 @@ USER 65532:65532
 WORKDIR /data
 # The model in 8 bits, which takes half a minute. It lies where the service looks for it, so a new volume of Docker's begins with
 # it; any other volume gets it at the first start, before the service is ready.
-RUN ["python", "-c", "from retrieval_svc.embedding.loading import load; from retrieval_svc.settings import RetrievalSettings; settings = RetrievalSettings(); load(settings.all_embedding_models[0].config, cache_dir=settings.data_dir / 'models', threads=1)"]
+ENV PENSTOCK_RETRIEVAL_MODEL_CACHE_DIR=/data/models
+RUN ["python", "-c", "from retrieval_svc.embedding.loading import load; from retrieval_svc.settings import RetrievalSettings; settings = RetrievalSettings(); load(settings.all_embedding_models[0].config, cache_dir=settings.resolved_model_cache_dir, threads=1)"]
 EXPOSE 50051 8081
 STOPSIGNAL SIGTERM
 # Ready once every shard has caught up with the record, which may take long after a restore.

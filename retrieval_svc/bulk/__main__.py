@@ -1,6 +1,7 @@
 """The composition root of bulk builds: `python -m retrieval_svc.bulk`, as `penstock index` starts it.
 
-It reads one JSON object from its input, {"build": {...}}, {"list": true} or {"discard": "COLLECTION"}, and writes JSON lines:
+It reads one JSON object from its input, {"build": {...}}, {"reshard": {"collection", "shard_count", "workers"}}, {"list": true}
+or {"discard": "COLLECTION"}, and writes JSON lines:
 {"progress": {...}} while it works, at least one a second, and last {"result": {...}} or {"error": {...}}. Settings are the
 service's, from the environment, so that the model and the record are those that the service will have.
 """
@@ -22,12 +23,14 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from penstock.errors import Internal, InvalidArgument, ModelNotFound, PenstockError
-from retrieval_svc.bulk.build import BulkBuild, Surroundings
+from retrieval_svc.bulk.build import BulkBuild
 from retrieval_svc.bulk.executing import Executor
 from retrieval_svc.bulk.job import BuildJob, ExecutorKind, Progress
 from retrieval_svc.bulk.local_executor import LocalExecutor
 from retrieval_svc.bulk.preparing import PreparingLimits
+from retrieval_svc.bulk.resharding import Reshard
 from retrieval_svc.bulk.service_model import ServiceModel
+from retrieval_svc.bulk.surroundings import Surroundings
 from retrieval_svc.data_directory import locked_directory
 from retrieval_svc.ingest.splitting import Splitting
 from retrieval_svc.record.store import SqlStore, open_store
@@ -70,6 +73,8 @@ async def _do(settings: RetrievalSettings, request: dict[str, Any]) -> Any:
     async with open_store(settings.resolved_database_url) as store:
         if "build" in request:
             return await _build(settings, store, _job(request["build"]))
+        if "reshard" in request:
+            return await _reshard(settings, store, _job(request["reshard"] | {"paths": ()}))
         if "discard" in request:
             return await _discard(store, request["discard"])
         return [
@@ -95,9 +100,23 @@ async def _build(settings: RetrievalSettings, store: SqlStore, job: BuildJob) ->
             executor=executor,
             source=_source(settings, job),
             surroundings=around,
-            report=lambda progress: _write({"progress": _plain(progress)}),
+            report=_tell,
         )
         return (await build.run()).to_json()
+
+
+async def _reshard(settings: RetrievalSettings, store: SqlStore, job: BuildJob) -> Any:
+    around = _surroundings(settings, job)
+    with locked_directory(around.work(job.collection)), closing(_executor(job, around, settings)) as executor:
+        reshard = Reshard(
+            collection=job.collection,
+            shard_count=job.shard_count,
+            store=store,
+            executor=executor,
+            surroundings=around,
+            report=_tell,
+        )
+        return (await reshard.run()).to_json()
 
 
 def _executor(job: BuildJob, around: Surroundings, settings: RetrievalSettings) -> Executor:
@@ -121,7 +140,7 @@ def _source(settings: RetrievalSettings, job: BuildJob) -> ServiceModel | None:
             "Name one of those, or give --dimension for vectors that are there already"
         )
         raise ModelNotFound(message)
-    folder = settings.data_dir / "models"
+    folder = settings.resolved_model_cache_dir
     return ServiceModel(config=chosen.config, cache_dir=folder, threads=settings.embedding_threads)
 
 
@@ -159,8 +178,8 @@ async def _discard(store: SqlStore, collection: str) -> Any:
     return {"collection": collection}
 
 
-def _plain(progress: Progress) -> dict[str, Any]:
-    return asdict(progress) | {"phase": progress.phase.value}
+def _tell(progress: Progress) -> None:
+    _write({"progress": asdict(progress) | {"phase": progress.phase.value}})
 
 
 def _told(error: PenstockError) -> dict[str, Any]:
