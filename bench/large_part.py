@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
+
 from bench import processes
 from bench.corpus import DIMENSION, clustered_vectors
 from bench.ingest_part import groups, send
@@ -41,10 +43,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """How a service came up: seconds from its process's start to SERVING, and to the first answer."""
+    """How a service came up: seconds from its process's start to SERVING, of CPU too, and to the first answer."""
 
     how: str
     serving_s: float
+    serving_cpu_s: float
     answered_s: float
     found: int
     memory: Memory
@@ -109,6 +112,7 @@ async def _started(how: str, count: int, folder: Path) -> Start:
     began = time.perf_counter()
     async with _service(folder) as stack:
         serving_s = time.perf_counter() - began
+        used = psutil.Process(stack.services["retrieval"].process.pid).cpu_times()
         async with RetrievalClient(stack.services["retrieval"].grpc) as client:
             found = 0
             for query in clustered_vectors(_QUERIES, queries=True):
@@ -120,7 +124,14 @@ async def _started(how: str, count: int, folder: Path) -> Start:
             message = f"{stored} of {count} chunks and {found} of {10 * _QUERIES} hits after starting {how}"
             raise RuntimeError(message)
         memory = memory_of(stack.services["retrieval"].process.pid)
-        return Start(how=how, serving_s=serving_s, answered_s=answered_s, found=found, memory=memory)
+        return Start(
+            how=how,
+            serving_s=serving_s,
+            serving_cpu_s=used.user + used.system,
+            answered_s=answered_s,
+            found=found,
+            memory=memory,
+        )
 
 
 @asynccontextmanager
@@ -191,11 +202,12 @@ def _starts_table(starts: Sequence[Start], count: int) -> Table:
     return Table(
         title=f"From the process's start with {count:,} chunks",
         note="To SERVING, everything loaded and checked by its checksums, and to the first answer of a search. At most 5 s.",
-        columns=("start", "SERVING s", "first answer s", "RSS MiB", "anonymous MiB"),
+        columns=("start", "SERVING s", "of CPU", "first answer s", "RSS MiB", "anonymous MiB"),
         rows=tuple(
             (
                 start.how,
                 number(start.serving_s),
+                number(start.serving_cpu_s),
                 number(start.answered_s),
                 number(start.memory.rss_mib, 4),
                 number(start.memory.anonymous_mib, 4),
