@@ -88,6 +88,28 @@ async def build(data_dir: str, database_url: str, snapshot_url: str, **how: Any)
 
 
 @index_commands.command()
+@click.argument("collection")
+@click.option("--shards", "shard_count", required=True, type=click.IntRange(1, 1024), help="The new number of shards.")
+@_place_options
+@click.option(
+    "--snapshot-url", default="", help="Where nodes find the shards: an fsspec URL. Not given: as the service is set."
+)
+@click.option("--workers", default=0, type=click.IntRange(min=0), help="Processes at a time. Not given: as fit the cores.")
+@in_loop
+async def reshard(data_dir: str, database_url: str, snapshot_url: str, **job: Any) -> None:
+    """Spread a collection over another number of shards.
+
+    Stop whoever writes to it. Searches go on, and find the new collection when it is whole. Where something was written
+    meanwhile, the collection stays as it is, nothing is lost, and this says so.
+    """
+    places = _environment(data_dir=data_dir, database_url=database_url, snapshot_url=snapshot_url)
+    console = Console(stderr=True, highlight=False)
+    with BuildBar(job["collection"], console) as bar:
+        result = await run_bulk({"reshard": job}, places, on_progress=bar)
+    Console(highlight=False).print(summary_table(result))
+
+
+@index_commands.command()
 @_place_options
 @in_loop
 async def builds(data_dir: str, database_url: str) -> None:

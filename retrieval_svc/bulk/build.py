@@ -10,12 +10,9 @@ same numbers, however often that happened and whatever executor did it.
 """
 
 import asyncio
-import shutil
-import time
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import aclosing, contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import InitVar, asdict, dataclass, field
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -26,52 +23,21 @@ from penstock.errors import AlreadyExists, FailedPrecondition
 from retrieval_svc import checks
 from retrieval_svc.bulk.errors_file import ErrorsFile
 from retrieval_svc.bulk.executing import Executor
-from retrieval_svc.bulk.indexing import IndexStep, ShardTask
-from retrieval_svc.bulk.job import BuildJob, Phase, Progress, ShardSummary, Summary
+from retrieval_svc.bulk.job import BuildJob, Phase, Progress, Summary
 from retrieval_svc.bulk.numbering import numbered
 from retrieval_svc.bulk.parts import PART_RECORDS_EMBEDDED, PART_RECORDS_READY, Reached, parts
-from retrieval_svc.bulk.preparing import DescribeStep, ModelSource, PreparedPart, PrepareStep, PreparingLimits
-from retrieval_svc.data_directory import locked_directory
+from retrieval_svc.bulk.preparing import DescribeStep, ModelSource, PreparedPart, PrepareStep
+from retrieval_svc.bulk.stages import Stages
+from retrieval_svc.bulk.surroundings import Surroundings
 from retrieval_svc.ingest.preparing import Cutting, cutting
-from retrieval_svc.ingest.splitting import Splitting
 from retrieval_svc.record.building import Build, BuiltPart
 from retrieval_svc.record.store import SqlStore
 from retrieval_svc.shards.lexical import check_language
-from retrieval_svc.snapshots.store import SnapshotStore
 from retrieval_svc.values import CollectionSpec, EmbeddingModel
 
 Result = TypeVar("Result")
 
 _BEGUN: Final = {"file": 0, "number": 0, "complete": False, "document_count": 0, "chunk_count": 0, "error_count": 0}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """Where a build works. `folder` is the service's data folder; its shards' files stay there with `keep_files`."""
-
-    folder: Path
-    database_url: str
-    snapshot_url: str
-    keep_files: bool
-    cores: int
-    workers: int
-    lexical_memory_bytes: int
-    shard_count: int
-    splitting: Splitting
-    limits: PreparingLimits
-
-    def work(self, collection: str) -> Path:
-        """What a build leaves for people to read, and its lock."""
-        return self.folder / "builds" / collection
-
-    def errors_file(self, collection: str) -> Path:
-        """Where the records are told that could not be taken in."""
-        return self.work(collection) / "errors.txt"
-
-    @property
-    def shards(self) -> Path:
-        """Where nodes look for shards."""
-        return self.folder / "shards"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,10 +49,12 @@ class BulkBuild:
     executor: Executor
     source: ModelSource | None
     surroundings: Surroundings
-    report: Callable[[Progress], None]
+    report: InitVar[Callable[[Progress], None]]
     _model: EmbeddingModel | None = None
-    _resumed: bool = False
-    _seconds: dict[str, float] = field(default_factory=dict)
+    _stages: Stages = field(init=False)
+
+    def __post_init__(self, report: Callable[[Progress], None]) -> None:
+        self._stages = Stages(store=self.store, executor=self.executor, surroundings=self.surroundings, report=report)
 
     async def run(self) -> Summary:
         """Builds. Raises InvalidArgument, AlreadyExists, FailedPrecondition and what is below them."""
@@ -99,13 +67,14 @@ class BulkBuild:
             limit=self.job.errors_max,
             count=build.progress["error_count"],
         )
-        with self._timed(Phase.ROWS):
+        stages = self._stages
+        with stages.timed(Phase.ROWS):
             build = await self._rows(build, spec, how, files, errors)
-        with self._timed(Phase.SHARDS):
-            shards = await self._shards(build, spec)
-        with self._timed(Phase.PUBLISHED):
-            await self._publish(build)
-        return self._summary(build, shards, errors)
+        with stages.timed(Phase.SHARDS):
+            shards = await stages.shards(build, spec)
+        with stages.timed(Phase.PUBLISHED):
+            await stages.publish(build, replace=self.job.replace)
+        return stages.summary(build, shards, errors)
 
     async def _refuse_existing(self) -> None:
         checks.collection_id(self.job.collection)
@@ -121,7 +90,7 @@ class BulkBuild:
         if job.lexical.enabled:
             check_language(job.lexical.language)
         if self.source is not None:
-            described = self._done(self.executor.map(DescribeStep(source=self.source), [None]))
+            described = self._stages.results(self.executor.map(DescribeStep(source=self.source), [None]))
             [self._model] = [model async for model in described]
         model = self._model
         dimension = model.dimension if model else checks.dimension(job.dimension)
@@ -162,16 +131,13 @@ class BulkBuild:
                 "give --fresh to begin anew, or the same as then to go on"
             )
             raise FailedPrecondition(message, metadata={"collection": spec.id})
-        self._resumed = True
+        self._stages.resumed = True
         return build
 
     async def _discard(self, build: Build) -> None:
         await self.store.builds.discard(build)
         await self.store.finish_deletions()
-        await self._remove_files(build.uid)
-
-    async def _remove_files(self, uid: int) -> None:
-        await asyncio.to_thread(shutil.rmtree, self.surroundings.shards / str(uid), ignore_errors=True)
+        await self._stages.remove_files(build.uid)
 
     async def _rows(
         self, build: Build, spec: CollectionSpec, how: Cutting | None, files: Sequence[CorpusFile], errors: ErrorsFile
@@ -184,96 +150,14 @@ class BulkBuild:
         with Corpus(files, options=ReadingOptions(join_title=self.job.join_title), passed=passed) as corpus:
             records_max = PART_RECORDS_EMBEDDED if self.source else PART_RECORDS_READY
             prepared = self.executor.map(step, parts(corpus, records_max=records_max))
-            async with aclosing(self._done(prepared)) as ready:
+            async with aclosing(self._stages.results(prepared)) as ready:
                 async for each in ready:
                     errors.add([(bad.place, bad.message) for bad in each.part.bad])
                     errors.add([(refused.place, refused.message) for refused in each.refused])
                     build = await self.store.builds.append(build, _built(build, each, errors.count))
-                    self._tell(build, Phase.ROWS, each.part.bytes_read, corpus.bytes_total)
+                    self._stages.tell(build, Phase.ROWS, each.part.bytes_read, corpus.bytes_total)
         complete = BuiltPart(rows={}, documents=(), progress={**build.progress, "complete": True})
         return await self.store.builds.append(build, complete)
-
-    async def _shards(self, build: Build, spec: CollectionSpec) -> list[ShardSummary]:
-        around = self.surroundings
-        step = IndexStep(
-            spec=spec,
-            uid=build.uid,
-            database_url=around.database_url,
-            folder=around.shards,
-            snapshot_url=around.snapshot_url,
-            threads=max(1, around.cores // min(around.workers, spec.shard_count)),
-            lexical_memory_bytes=around.lexical_memory_bytes,
-        )
-        tasks = [ShardTask(shard=shard, end=end) for shard, end in enumerate(build.ends)]
-        done: list[ShardSummary] = []
-        self._tell(build, Phase.SHARDS, 0, sum(build.ends))
-        async with aclosing(self._done(self.executor.map(step, tasks))) as indexed:
-            async for each in indexed:
-                done.append(each)
-                self._tell(build, Phase.SHARDS, sum(shard.row_count for shard in done), sum(build.ends))
-        return done
-
-    async def _publish(self, build: Build) -> None:
-        replaced = await self.store.builds.publish(build, replace=self.job.replace)
-        self._tell(build, Phase.PUBLISHED, 0, 1)
-        if not self.surroundings.keep_files:
-            await self._remove_files(build.uid)
-        if replaced is not None:
-            await self._remove_replaced(replaced)
-        await self.store.finish_deletions()
-        self._tell(build, Phase.PUBLISHED, 1, 1)
-
-    async def _remove_replaced(self, uid: int) -> None:
-        """Removes its snapshots and files; a service that runs on the folder does the latter itself, after its searches."""
-        around = self.surroundings
-        if around.snapshot_url:
-            await SnapshotStore(around.snapshot_url).delete_collection(uid)
-        lock = locked_directory(around.folder) if (around.folder / "lock").exists() else nullcontext()
-        with suppress(FailedPrecondition), lock:
-            await self._remove_files(uid)
-
-    async def _done(self, results: Generator[Result, None, None]) -> AsyncGenerator[Result, None]:
-        """The results, each made ready in a thread while the one before it is worked with."""
-        nothing: Any = object()
-
-        def upcoming() -> "asyncio.Future[Any]":
-            return asyncio.ensure_future(asyncio.to_thread(next, results, nothing))
-
-        waiting = upcoming()
-        try:
-            while (result := await asyncio.shield(waiting)) is not nothing:
-                waiting = upcoming()
-                yield result
-        finally:
-            if not waiting.done():
-                self.executor.stop()  # A generator that runs cannot be closed.
-            await asyncio.wait([waiting])
-            if not waiting.cancelled():
-                waiting.exception()
-            await asyncio.to_thread(results.close)
-
-    def _tell(self, build: Build, phase: Phase, done: int, total: int) -> None:
-        counts = {name: build.progress[name] for name in ("document_count", "chunk_count", "error_count")}
-        self.report(Progress(phase=phase, done=done, total=total, resumed=self._resumed, **counts))
-
-    @contextmanager
-    def _timed(self, phase: Phase) -> Generator[None, None, None]:
-        began = time.monotonic()
-        yield
-        self._seconds[phase.value] = time.monotonic() - began
-
-    def _summary(self, build: Build, shards: Sequence[ShardSummary], errors: ErrorsFile) -> Summary:
-        return Summary(
-            collection=build.target,
-            uid=build.uid,
-            document_count=build.progress["document_count"],
-            chunk_count=build.progress["chunk_count"],
-            error_count=errors.count,
-            first_errors=tuple(errors.first),
-            errors_file=errors.path if errors.count else None,
-            shards=tuple(shards),
-            seconds=self._seconds,
-        )
 
 
 def _plan(job: BuildJob, spec: CollectionSpec, how: Cutting | None, files: Sequence[CorpusFile]) -> dict[str, Any]:

@@ -115,15 +115,16 @@ class CollectionBuilds:
             raise AlreadyExists(message, metadata={"collection": build.target}) from error
         return after
 
-    async def publish(self, build: Build, *, replace: bool) -> int | None:
+    async def publish(self, build: Build, *, replace: bool, expected: Mapping[int, int] | None = None) -> int | None:
         """Puts the collection in place, at once. One of that id makes way with `replace`; its rows remain to be cleared.
 
         Returns the uid of the one that made way, None where there was none.
-        Raises AlreadyExists where there is one and it is not to be replaced, FailedPrecondition where the build is gone.
+        Raises AlreadyExists where there is one and it is not to be replaced, FailedPrecondition where the build is gone, and
+        where the one that is to make way has been written to: its shards are elsewhere than `expected`.
         """
         async with self._database.writing() as connection:
             await _forget(connection, build)
-            replaced = await self._make_way(connection, build.target, replace=replace)
+            replaced = await self._make_way(connection, build.target, replace=replace, expected=expected)
             table = tables.collections
             await connection.execute(update(table).where(table.c.uid == build.uid).values(id=build.target))
             rows = [(build.uid, shard, end, end, end) for shard, end in enumerate(build.ends)]
@@ -137,7 +138,9 @@ class CollectionBuilds:
             await _forget(connection, build)
             await _retire(connection, build.uid)
 
-    async def _make_way(self, connection: AsyncConnection, target: str, *, replace: bool) -> int | None:
+    async def _make_way(
+        self, connection: AsyncConnection, target: str, *, replace: bool, expected: Mapping[int, int] | None
+    ) -> int | None:
         table = tables.collections.c
         uid = await connection.scalar(select(table.uid).where(table.id == target))
         if uid is None:
@@ -147,7 +150,13 @@ class CollectionBuilds:
             raise AlreadyExists(message, metadata={"collection": target})
         shards = tables.shards
         # A write that is under way ends first.
-        await connection.execute(select(shards.c.shard).where(shards.c.collection_uid == uid).with_for_update())
+        locked = select(shards.c.shard, shards.c.last_sequence).where(shards.c.collection_uid == uid)
+        there = {
+            row.shard: row.last_sequence for row in await connection.execute(locked.order_by(shards.c.shard).with_for_update())
+        }
+        if expected is not None and there != expected:
+            message = f"the collection {target!r} was written to meanwhile; stop whoever writes to it, and try again"
+            raise FailedPrecondition(message, metadata={"collection": target})
         await connection.execute(delete(shards).where(shards.c.collection_uid == uid))
         await _retire(connection, uid)
         return int(uid)

@@ -165,6 +165,14 @@ class SqlStore:
             query = select(table).where(table.c.collection_uid == uid, one_of(table.c.document_id, document_ids, connection))
             return [document_record(row) for row in await connection.execute(query)]
 
+    async def documents_after(self, uid: int, document_id: str, limit: int) -> list[DocumentRecord]:
+        """The first `limit` documents that are recorded and whose ids come after `document_id`, in the order of ids."""
+        table = tables.documents
+        query = select(table).where(table.c.collection_uid == uid, table.c.document_id > document_id)
+        async with self._database.reading() as connection:
+            rows = await connection.execute(query.order_by(table.c.document_id).limit(limit))
+            return [document_record(row) for row in rows]
+
     async def _log(self, uid: int, shard: int) -> ShardLog:
         dimension, _ = await self._facts_of(uid)
         return ShardLog(database=self._database, uid=uid, shard=shard, dimension=dimension)
