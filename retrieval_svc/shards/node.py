@@ -251,8 +251,12 @@ class LocalShards:
         return opened.replicas.get(shard) if opened and opened.caught_up else None
 
     def _absent(self, uid: int, shard: int) -> Exception:
-        if uid not in self._collections:
+        opened = self._collections.get(uid)
+        if opened is None:
             return CollectionNotFound("the collection does not exist, or was deleted while it was searched")
+        if not opened.caught_up:
+            message = "the collection is being opened on this node; try again in a moment"
+            return Unavailable(message, metadata={"shard": str(shard)}, retry_after_s=1.0)
         message = f"shard {shard} is not on this node; do all nodes have the same slot_targets?"
         return Unavailable(message, metadata={"shard": str(shard)})
 
