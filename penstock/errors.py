@@ -17,6 +17,7 @@
       FailedPrecondition       right in itself, but not in the state that things are in
         FlowMisconfigured      a node asks a backend for what it does not have or refuses
         EmbeddingMismatch      the loaded embedding model is not the one that made the vectors
+        CannotPrepare          a model that a backend cannot run
       MethodNotAllowed         the HTTP path exists, the verb does not
       MessageTooLarge          413 over HTTP; never worth a retry
       Overloaded               429 over HTTP; carries when to try again; never retried automatically
@@ -238,6 +239,12 @@ class EmbeddingMismatch(FailedPrecondition):
     """The loaded embedding model is not the one that made the collection's vectors."""
 
     reason = "EMBEDDING_MISMATCH"
+
+
+class CannotPrepare(FailedPrecondition):
+    """The model cannot be brought to a backend; the message says why and what to set."""
+
+    reason = "CANNOT_PREPARE"
 
 
 class MethodNotAllowed(PenstockError):

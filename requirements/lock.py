@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
 
 EXTRAS = {
-    "dev": ["gateway", "retrieval", "generation", "corpora", "onnxruntime", "ray", "dev"],
+    "dev": ["gateway", "retrieval", "generation", "corpora", "measuring", "onnxruntime", "ray", "dev"],
     "gateway": ["gateway"],
     "retrieval": ["retrieval"],
     "generation": ["generation"],

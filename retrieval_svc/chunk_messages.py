@@ -58,10 +58,13 @@ def chunk_message(chunk: StoredChunk) -> pb.Chunk:
     return message
 
 
-def stored_message(chunk: StoredChunk, fields: Sequence[str], vector: Vector | None = None) -> pb.Chunk:
-    """A chunk that was read from the record, with the parts that `fields` names; none: all but vector and access list."""
+def stored_message(chunk: StoredChunk, fields: Sequence[str] = (), vector: Vector | None = None) -> pb.Chunk:
+    """A chunk that was read from the record, with the parts that `fields` names; none: all but the vector.
+
+    The access list is among them: a chunk that is read, changed and stored again is not to lose it.
+    """
     message = selected(chunk_message(chunk), fields, vector)
-    if "allowed_principals" in fields:
+    if not fields or "allowed_principals" in fields:
         message.allowed_principals.extend(chunk.allowed_principals)
     return message
 

@@ -85,7 +85,9 @@ class RetrievalServicer:
     async def ListChunks(self, request: pb.ListChunksRequest, _: CallContext) -> pb.ListChunksResponse:
         collection = await self._catalog.find(request.collection)
         chunks, following = await self._listing.page(collection, request.page_size, request.page_token, _visibility())
-        return pb.ListChunksResponse(chunks=map(chunk_messages.chunk_message, chunks), next_page_token=following)
+        return pb.ListChunksResponse(
+            chunks=[chunk_messages.stored_message(chunk) for chunk in chunks], next_page_token=following
+        )
 
     async def Search(self, request: pb.SearchRequest, _: CallContext) -> Encoded[pb.SearchResponse]:
         collection = await self._catalog.find(request.collection)

@@ -165,7 +165,7 @@ class SearchOptions(TypedDict, total=False):
     """How to search; what is left out is as the service has it.
 
     `vector` stands in for the text's own in a hybrid or reranked search. `fields` are the parts of a chunk to return: "text",
-    "document_id", "metadata", "metadata.KEY", "allowed_principals", "vector". `page_token` is `next_page_token` of the page
+    "document_id", "metadata", "metadata.KEY", "vector". `page_token` is `next_page_token` of the page
     before. `allow_partial` answers without shards that cannot be reached.
     """
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from penstock.errors import FailedPrecondition
+from penstock.errors import CannotPrepare, FailedPrecondition
 from retrieval_svc.embedding.embedder import Embedder
 from retrieval_svc.embedding.prepared import PreparedEmbedder, Run
-from retrieval_svc.embedding.preparing import Backend, CannotPrepare, Prepared, prepare
+from retrieval_svc.embedding.preparing import Backend, Prepared, prepare
 from retrieval_svc.embedding.prompts import Prompts
 from retrieval_svc.embedding.source import find_source
 

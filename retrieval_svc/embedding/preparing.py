@@ -21,7 +21,7 @@ from typing import Final, NoReturn
 
 import orjson
 
-from penstock.errors import FailedPrecondition
+from penstock.errors import CannotPrepare, FailedPrecondition
 from retrieval_svc.embedding.source import ModelSource
 
 DESCRIPTION: Final = "model.json"
@@ -44,10 +44,6 @@ class Backend(Enum):
 
 RECIPES: Final = {Backend.OPENVINO: "openvino-int8-1", Backend.ONNXRUNTIME: "onnxruntime-int8-1"}
 """Changes with anything that changes the vectors, because it is part of the fingerprint."""
-
-
-class CannotPrepare(FailedPrecondition):
-    """The model cannot be brought to a backend; the message says why and what to set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,6 +85,12 @@ class Follower:
             self.known = sequence
             self._wake.set()
 
+    def fall_back(self, position: int) -> None:
+        """Hears that what came after `position` was lost, and follows from there anew."""
+        if position < self.position:
+            self.position = position
+            self._wake.set()
+
     async def reached(self, position: int, timeout_s: float) -> None:
         """Returns when the replica has that position. Raises DeadlineExceeded."""
         if position <= self.position:

@@ -177,6 +177,7 @@ class AnnIndex:
         index = _read(path, faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_SKIP_STORAGE)
         index.own_fields = False
         index.storage = vectors.index
+        vectors.index.this.acquire()  # SWIG takes it for given away, and would never unmap its file.
         return cls(index, vectors, kind)
 
     def search(self, queries: Matrix, k: int, effort: Effort, selection: Selection | None = None) -> Best:

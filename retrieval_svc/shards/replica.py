@@ -183,14 +183,32 @@ class Replica:
         allowed = None
         if query.filter is not None or query.visibility.principals is not None:
             allowed = await self._allowed(query)
-        at_least = self.position  # What is seen by vector is seen by words.
-        await self.word_follower.reached(at_least, deadline.remaining_s(_WORDS_WAIT_S))
         with inner_span(self._tracer, "lexical") as span:
             sequences = None if allowed is None else allowed.sequences
-            search = partial(self.words.search, query.text, query.limit, sequences, at_least=at_least)
-            ranked = await self._threads.words.run(search, always=False)
+            ranked = await self._search_words(query, sequences)
             span.set_attribute(semconv.PENSTOCK_HIT_COUNT, len(ranked.sequences))
         return replace(found, lexical=ranked, unmet=found.unmet or (() if allowed is None else allowed.unmet))
+
+    async def _search_words(self, query: ShardQuery, allowed: Sequences | None) -> Ranked:
+        """The best rows by words: among all that is seen by vector, or not at all.
+
+        Words that could not be committed (a full disk) are lost, and their position with them: they follow the log anew from
+        there, and the search waits for them.
+        """
+        assert self.words is not None  # noqa: S101  # The caller has looked.
+        assert self.word_follower is not None  # noqa: S101
+        self.word_follower.fall_back(self.words.position)
+        at_least = self.position
+        await self.word_follower.reached(at_least, deadline.remaining_s(_WORDS_WAIT_S))
+        search = partial(self.words.search, query.text, query.limit, allowed, at_least=at_least)
+        try:
+            return await self._threads.words.run(search, always=False)
+        except Exception as error:
+            if self.words.position >= at_least:
+                raise
+            self.word_follower.fall_back(self.words.position)
+            message = f"the words of {self.key} cannot be written now; searches by vector go on. Is the disk full?"
+            raise Unavailable(message, retry_after_s=1.0) from error
 
     async def _allowed(self, query: ShardQuery) -> MatchedRows | None:
         with inner_span(self._tracer, "filter") as span:
@@ -208,7 +226,7 @@ class Replica:
         try:
             await self._threads.words.run(partial(self.words.apply, changes))
         except Exception as error:
-            self.word_follower.position = self.words.position  # Back to what is durable; what came after is applied anew.
+            self.word_follower.fall_back(self.words.position)  # What is durable; what came after is applied anew.
             message = f"the words of {self.key} cannot be written ({error}); searches by vector go on. Is the disk full?"
             raise Unavailable(message) from error
 

@@ -43,7 +43,8 @@ def test_a_chunk_is_kept_with_everything_but_its_access_list() -> None:
     assert (back.id, back.document_id, back.text, back.metadata_json) == ("c", "d", "text", '{"title":"T"}')
     assert back.allowed_principals == ()
     assert list(stored_message(chunk, ["allowed_principals"]).allowed_principals) == ["user:ann"]
-    assert list(stored_message(chunk, []).allowed_principals) == []
+    assert list(stored_message(chunk, ["text"]).allowed_principals) == []
+    assert list(stored_message(chunk).allowed_principals) == ["user:ann"], "what is read, changed and stored again keeps it"
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock.errors import FailedPrecondition
+from penstock.errors import CannotPrepare, FailedPrecondition
 from retrieval_svc.embedding.loading import ModelConfig, load
-from retrieval_svc.embedding.preparing import Backend, CannotPrepare
+from retrieval_svc.embedding.preparing import Backend
 from retrieval_svc.embedding.prompts import Prompts
 from retrieval_svc.embedding.source import find_source
 from retrieval_svc.settings import RetrievalSettings
