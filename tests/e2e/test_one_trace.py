@@ -60,7 +60,11 @@ async def test_a_streamed_request_over_http_is_one_trace_with_the_right_parents(
 
     search = named(spans, "retrieval", "retrieval ")
     assert search.parent_id == named(spans, "retrieval", "penstock.retrieval", "SERVER").span_id
-    assert {named(spans, "retrieval", name).parent_id for name in ("embeddings", "faiss.search")} == {search.span_id}
+    assert named(spans, "retrieval", "embeddings").parent_id == search.span_id
+    fan_out, shard = named(spans, "retrieval", "fan-out"), named(spans, "retrieval", "shard call")
+    assert fan_out.parent_id == search.span_id
+    assert shard.parent_id == fan_out.span_id
+    assert named(spans, "retrieval", "faiss.search").parent_id == shard.span_id
     chat = named(spans, "generation", "chat ")
     assert chat.parent_id == named(spans, "generation", "penstock.generation", "SERVER").span_id
     assert {named(spans, "generation", name).parent_id for name in ("queue", "prefill", "decode")} == {chat.span_id}
