@@ -191,3 +191,16 @@ def test_a_search_leaves_the_parameters_of_the_index_alone(tmp_path: Path) -> No
     before = index._index.hnsw.efSearch
     index.search(vectors.view()[:2].copy(), 5, Effort(ef_search=500, nprobe=1, rescore_factor=1))
     assert index._index.hnsw.efSearch == before
+
+
+@pytest.mark.parametrize("kind", [IndexKind.HNSW, IndexKind.IVF_SQ8])
+def test_files_are_unmapped_when_an_index_is_let_go(tmp_path: Path, kind: IndexKind) -> None:
+    sample = clustered(2000, seed=3)
+    vectors = write_vectors(tmp_path / "vectors", sample, Metric.COSINE)
+    build(kind, vectors, IndexConfig(ivf_lists=8), tmp_path / "index")
+    index = AnnIndex.open(tmp_path / "index", vectors, kind)
+    index.search(prepared(sample[:3], Metric.COSINE)[0], 1, EFFORT)
+    mapped = Path("/proc/self/maps")
+    assert str(tmp_path) in mapped.read_text()
+    del index, vectors
+    assert str(tmp_path) not in mapped.read_text()
