@@ -53,28 +53,6 @@ async def test_the_search_part_finds_what_faiss_finds(tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 @pytest.mark.slow
-@pytest.mark.model
-async def test_the_embedding_part_has_every_backend_near_the_original(tmp_path: Path) -> None:
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    animals = ["cat", "dog", "horse", "whale", "eagle", "snake"]
-    lines = {
-        "corpus.jsonl": [{"_id": name, "text": f"All that is known about the {name} and how it lives."} for name in animals],
-        "queries.jsonl": [{"_id": f"q-{name}", "text": f"What is a {name}?"} for name in animals],
-    }
-    for name, records in lines.items():
-        (corpus / name).write_text("".join(json.dumps(record) + "\n" for record in records))
-    (corpus / "qrels.tsv").write_text("query\tdocument\tgrade\n" + "".join(f"q-{name}\t{name}\t1\n" for name in animals))
-    numbers = await bench(tmp_path, "--part", "embedding", "--corpus", str(corpus))
-    samples = {each["backend"]: each for each in numbers["parts"]["embedding"]["samples"]}
-    assert list(samples) == ["default", "torch", "onnxruntime", "openvino"]
-    for each in samples.values():
-        assert each["ndcg_at_10"]["corpus"] > 0.9
-        assert all(cost[0]["cpu_ms"] > 0 for cost in each["costs"].values())
-
-
-@pytest.mark.e2e
-@pytest.mark.slow
 async def test_the_retrieval_part_asks_singly_and_in_batches_and_finds_what_faiss_finds(tmp_path: Path) -> None:
     numbers = await bench(tmp_path, "--part", "retrieval", "--graph-size", "500")
     samples = numbers["parts"]["retrieval"]["samples"]
