@@ -80,14 +80,17 @@ class Care:
     slow: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while segments are merged or a snapshot is sent."""
     unwritten: list[FrozenHead] = field(default_factory=list)
-    checkpointed: int = 0
-    """The position of the last checkpoint."""
     adopted: str = ""
     """The checkpoint of another process that was adopted last."""
     since_s: float = field(default_factory=time.monotonic)
-    """When that was."""
+    """When the last checkpoint was made."""
     not_before_s: float = 0.0
     pause_s: float = _RETRY_S[0]
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether there is something that no checkpoint has: what came since the last one, or before its care began."""
+        return self.replica.position > self.replica.index.checkpointed
 
 
 class Maintenance:
@@ -134,7 +137,7 @@ class Maintenance:
     async def close(self) -> None:
         """Makes a checkpoint of every replica that has changed, so that the next start need not replay the log."""
         if self._leads:
-            changed = [care for care in self._current() if care.replica.position > care.checkpointed]
+            changed = [care for care in self._current() if care.has_changed]
             await asyncio.gather(*map(self._last_checkpoint, changed))
 
     async def _look(self) -> None:
@@ -194,7 +197,7 @@ class Maintenance:
     def _care(self, replica: Replica) -> Care:
         care = self._cares.get(replica.key)
         if care is None or care.replica is not replica:
-            care = self._cares[replica.key] = Care(replica=replica, checkpointed=replica.position)
+            care = self._cares[replica.key] = Care(replica=replica)
         return care
 
     def _begin(self, work: Awaitable[None]) -> None:
@@ -231,9 +234,9 @@ class Maintenance:
 
     async def _copy(self, care: Care, *, always: bool = False) -> None:
         assert self._backup is not None  # noqa: S101  # Nobody asks for snapshots where there is no store.
-        if care.replica.position > care.checkpointed:
-            await self._seal(care)
         folder = self._folder_of(care.replica.key)
+        if care.has_changed or (always and await asyncio.to_thread(checkpoint.newest, folder) is None):
+            await self._seal(care)
         async with care.files:
             manifest = await asyncio.to_thread(checkpoint.newest, folder)
             if manifest is None:
@@ -245,8 +248,7 @@ class Maintenance:
     def _is_due(self, care: Care) -> bool:
         if care.replica.index.head_row_count >= self._limits.head_rows_max or care.unwritten:
             return True
-        changed = care.replica.position > care.checkpointed
-        return changed and time.monotonic() - care.since_s >= self._limits.checkpoint_interval_s
+        return care.has_changed and time.monotonic() - care.since_s >= self._limits.checkpoint_interval_s
 
     async def _seal(self, care: Care) -> None:
         folder = self._folder_of(care.replica.key)
@@ -273,7 +275,7 @@ class Maintenance:
             await self._threads.words.run(care.replica.words.commit)
         folder = self._folder_of(care.replica.key)
         manifest = await publish_segments(care.replica.index, folder, self._threads.index, added=added, replaced=replaced)
-        care.checkpointed, care.since_s = manifest.position, time.monotonic()
+        care.since_s = time.monotonic()
         await self._trimmer.trim(
             care.replica.key.uid, care.replica.key.shard, manifest.position - self._limits.log_entries_kept
         )

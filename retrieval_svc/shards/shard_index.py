@@ -83,6 +83,7 @@ class ShardIndex:
         self._frozen: list[tuple[FrozenHead, Layer]] = []
         self._start_head(Head(spec, codec, after=0))
         self._position = 0
+        self._checkpointed = 0
         self._removals = Removals()
 
     @classmethod
@@ -108,6 +109,11 @@ class ShardIndex:
     def position(self) -> int:
         """Sequence number of the last change that searches see."""
         return self._position
+
+    @property
+    def checkpointed(self) -> int:
+        """Sequence number of the last change that its files have; 0: none."""
+        return self._checkpointed
 
     @property
     def row_count(self) -> int:
@@ -249,6 +255,7 @@ class ShardIndex:
         if rest is not self._head:
             self._start_head(rest)
         self._position = max(self._position, manifest.position)
+        self._checkpointed = max(self._checkpointed, manifest.position)
         self._removals.forget(manifest.position)
         self._remove(np.union1d(manifest.tombstones, self._removals.after(manifest.position)))
 

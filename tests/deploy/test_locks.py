@@ -4,6 +4,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,13 @@ def test_a_service_imports_with_its_lock_alone(service, tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_lock_of_vllms_own_environment_has_what_every_service_stands_on():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {re.split(r"[><=\[;]", requirement)[0] for requirement in project["dependencies"]}
+    lock = (ROOT / "requirements" / "vllm-cpu.txt").read_text()
+    assert wanted <= set(re.findall(r"^([A-Za-z0-9._-]+)(?:\[.*\])?==", lock, flags=re.MULTILINE))
 
 
 def link_distribution(name: str, folder: Path) -> None:

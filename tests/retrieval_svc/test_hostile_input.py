@@ -199,7 +199,8 @@ async def test_a_corrupt_snapshot_is_said_and_the_one_before_it_used(tmp_path: P
         await create(service)
         for first in (0, 20):
             await store(service, range(first, first + 20))
-            await service.stub.CreateSnapshot(pb.CreateSnapshotRequest(collection=NAME))
+            made = await service.stub.CreateSnapshot(pb.CreateSnapshotRequest(collection=NAME))
+            assert [snapshot.position for snapshot in made.snapshots] == [first + 20], "of what was acknowledged, at once"
             files.append({path for path in (tmp_path / "snapshots").rglob("*") if path.is_file()})
         await service.kill()
     newest = max(files[1] - files[0], key=lambda path: path.stat().st_size)

@@ -13,10 +13,10 @@ from retrieval_svc.bulk.local_executor import TRIES_MAX, LocalExecutor
 from tests.retrieval_svc.bulk.fakes import LargeStep, SquareStep
 
 
-def children() -> int:
-    """Processes below this one, but for the one of multiprocessing's own that stays."""
+def workers() -> list[psutil.Process]:
+    """The executor's processes below this one: other tests' servers may be there too."""
     below = psutil.Process().children(recursive=True)
-    return sum("resource_tracker" not in " ".join(child.cmdline()) for child in below)
+    return [child for child in below if "spawn_main" in " ".join(child.cmdline())]
 
 
 def test_results_come_in_the_order_of_the_items_from_several_processes() -> None:
@@ -75,10 +75,10 @@ def test_stopping_from_another_thread_ends_the_waiting_and_the_processes() -> No
         threading.Timer(1.0, executor.stop).start()
         with pytest.raises(StepFailed, match="stopped"):
             next(results)
-    assert children() == 0
+    assert not workers()
 
 
 def test_closing_early_leaves_no_process_behind() -> None:
     with closing(LocalExecutor(2).map(SquareStep(), range(1000))) as results:
         next(results)
-    assert children() == 0
+    assert not workers()
