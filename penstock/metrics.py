@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from penstock.errors import FailedPrecondition
+from penstock.histograms import Histograms, reading
 
 Exposition = Callable[[str], tuple[bytes, str]]
 """Gives the page of metrics that an Accept header asks for, and its content type."""
@@ -23,16 +24,18 @@ CALL_SECONDS: Final = (
 """Bounds of the histograms of calls: the conventions', and below and above them for searches and for answers of models."""
 
 
-def meter_provider(resource: Resource, *, page: bool, traces: bool) -> tuple[MeterProvider, Exposition | None]:
+def meter_provider(
+    resource: Resource, *, page: bool, traces: bool, histograms: Histograms
+) -> tuple[MeterProvider, Exposition | None]:
     """The process's instruments, exported over OTLP where the environment says so, and their page where one is asked for.
 
-    Raises FailedPrecondition for a protocol that is not built in.
+    `histograms` are read together with them. Raises FailedPrecondition for a protocol that is not built in.
     """
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
-    readers = list(_otlp())
+    readers = list(_otlp(histograms))
     if page:
-        readers.append(PrometheusMetricReader(registry=registry, scope_info_enabled=False))
+        readers.append(reading(PrometheusMetricReader, histograms)(registry=registry, scope_info_enabled=False))
     # An exemplar points from a measurement to its trace: without traces it costs and gives nothing.
     exemplars = None if traces or "OTEL_METRICS_EXEMPLAR_FILTER" in os.environ else AlwaysOffExemplarFilter()
     provider = MeterProvider(metric_readers=readers, resource=resource, exemplar_filter=exemplars, shutdown_on_exit=False)
@@ -50,7 +53,7 @@ def _exposition(registry: CollectorRegistry) -> Exposition:
     return page
 
 
-def _otlp() -> Iterable[MetricReader]:
+def _otlp(histograms: Histograms) -> Iterable[MetricReader]:
     endpoint = os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     if not endpoint or "otlp" not in os.environ.get("OTEL_METRICS_EXPORTER", "otlp").split(","):
         return
@@ -62,4 +65,4 @@ def _otlp() -> Iterable[MetricReader]:
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
 
-    yield PeriodicExportingMetricReader(OTLPMetricExporter())
+    yield reading(PeriodicExportingMetricReader, histograms)(OTLPMetricExporter())

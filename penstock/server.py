@@ -197,6 +197,6 @@ def _settings(service: Service) -> ServiceSettings:
 
 def _dispatcher(service: Service, settings: ServiceSettings, telemetry: Telemetry, keyring: Keyring | None) -> Dispatcher:
     tracing = Tracing(telemetry.tracer("server"), records_unasked=telemetry.records_unasked)
-    metering = Metering(telemetry.meter("server"))
+    metering = Metering(telemetry.meter("server"), telemetry.histograms)
     access, admission = Access(keyring, service.scopes), Admission(settings.concurrency_max)
     return Dispatcher(service.rpc_services, (tracing, metering, ErrorBoundary(), access, admission, Deadline()))

@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
 import penstock
 from penstock.errors import FailedPrecondition
+from penstock.histograms import Histograms
 from penstock.metrics import Exposition, meter_provider
 
 
@@ -32,6 +33,8 @@ class Telemetry:
     records_unasked: bool = True
     """Whether calls are recorded whose caller has not sampled them."""
     meter_provider: metrics.MeterProvider = field(default_factory=metrics.NoOpMeterProvider)
+    histograms: Histograms = field(default_factory=Histograms)
+    """Those that are recorded to at every call; readers get them beside the meters' instruments."""
     metrics_page: Exposition | None = None
     """What Prometheus reads; None: it is off."""
 
@@ -60,12 +63,14 @@ def configure(service: str, *, metrics_page: bool = False) -> Telemetry:
     provider = TracerProvider(resource=_resource(service)) if exporter else _silent_provider(service)
     if exporter:
         provider.add_span_processor(exporter)
-    meters, page = meter_provider(_resource(service), page=metrics_page, traces=exporter is not None)
+    histograms = Histograms()
+    meters, page = meter_provider(_resource(service), page=metrics_page, traces=exporter is not None, histograms=histograms)
     return Telemetry(
         tracer_provider=provider,
         capture_content=capture in {"true", "1", "span", "span_only", "span_and_event"},
         records_unasked=exporter is not None,
         meter_provider=meters,
+        histograms=histograms,
         metrics_page=page,
     )
 

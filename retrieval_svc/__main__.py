@@ -114,7 +114,7 @@ def _take_folder(assembly: Assembly, stack: AsyncExitStack) -> None:
 async def _parts(assembly: Assembly, stack: AsyncExitStack) -> Parts:
     settings: RetrievalSettings = assembly.settings
     store = await stack.enter_async_context(open_store(settings.resolved_database_url))
-    metrics = RetrievalMetrics(assembly.telemetry.meter("retrieval"))
+    metrics = RetrievalMetrics(assembly.telemetry.meter("retrieval"), assembly.telemetry.histograms)
     index = IndexThread(batch_max=settings.search_batch_max, waiting_max=settings.search_queue_max, searched=metrics.searched)
     stack.push_async_callback(index.close)
     words = TaskThread("words", waiting_max=settings.search_queue_max)
@@ -305,7 +305,12 @@ def _search(parts: Parts, catalog: Catalog, coordinator: Coordinator, rerankings
         coordinator,
         ChunkCodec(),
         rerankings=rerankings,
-        limits=SearchLimits(top_k_max=settings.top_k_max, query_text_bytes_max=settings.query_text_bytes_max),
+        limits=SearchLimits(
+            top_k_max=settings.top_k_max,
+            query_text_bytes_max=settings.query_text_bytes_max,
+            group_max=settings.search_batch_max,
+            waiting_max=settings.search_queue_max,
+        ),
         tracer=parts.assembly.telemetry.tracer("retrieval"),
         capture_content=parts.assembly.telemetry.capture_content,
     )

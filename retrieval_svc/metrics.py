@@ -5,6 +5,7 @@ from typing import Protocol
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
+from penstock.histograms import Histograms
 from penstock.metrics import CALL_SECONDS
 from retrieval_svc.cluster.statistics import Event
 from retrieval_svc.embedding.embedder import Purpose
@@ -32,30 +33,31 @@ class Maintained(Protocol):
 class RetrievalMetrics:
     """Counts and sizes. Implements the statistics ports of the parts."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, histograms: Histograms) -> None:
         self._meter = meter
         self._events = meter.create_counter(
             "penstock.retrieval.fan_out.events",
             description="Hedges, retries, ejections and partial answers of this coordinator.",
         )
-        self._sent = meter.create_histogram(
+        self._sent = histograms.create(
             "penstock.retrieval.fan_out.batch_size",
             unit="{query}",
             description="Queries of one call to another node.",
-            explicit_bucket_boundaries_advisory=_BATCH_SIZES,
-        )
-        self._fan_out = meter.create_histogram(
+            bounds=_BATCH_SIZES,
+        ).series_of()
+        self._fan_out = histograms.create(
             "penstock.retrieval.fan_out.duration",
             unit="s",
             description="Time until all shards of a search have answered.",
-            explicit_bucket_boundaries_advisory=CALL_SECONDS,
-        )
-        self._batches = meter.create_histogram(
+            bounds=CALL_SECONDS,
+        ).series_of()
+        batches = histograms.create(
             "penstock.retrieval.batch_size",
             unit="{item}",
             description="Searches, or texts, that were done in one turn.",
-            explicit_bucket_boundaries_advisory=_BATCH_SIZES,
+            bounds=_BATCH_SIZES,
         )
+        self._searches, self._texts = batches.series_of({"of": "searches"}), batches.series_of({"of": "texts"})
         self._cached = meter.create_counter(
             "penstock.retrieval.embedding_cache.lookups", description="Texts that were looked for among the embedded ones."
         )
@@ -86,11 +88,11 @@ class RetrievalMetrics:
 
     def searched(self, size: int) -> None:
         """Notes how many searches one turn of the index had."""
-        self._batches.record(size, _SEARCHES)
+        self._searches.record(size)
 
     def embedded(self, size: int) -> None:
         """Notes how many texts one turn of a model had."""
-        self._batches.record(size, _TEXTS)
+        self._texts.record(size)
 
     def hits(self, count: int, purpose: Purpose) -> None:
         """Counts texts whose vectors were known."""
@@ -102,8 +104,6 @@ class RetrievalMetrics:
 
 
 _BATCH_SIZES = tuple(float(2**power) for power in range(11))
-_SEARCHES = {"of": "searches"}
-_TEXTS = {"of": "texts"}
 
 
 def _tombstone_share(status: ShardStatus) -> float:

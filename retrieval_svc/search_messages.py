@@ -41,14 +41,15 @@ _METHODS: Final[Mapping[int, FusionMethod]] = {
     pb.FUSION_METHOD_CONVEX: FusionMethod.CONVEX,
     pb.FUSION_METHOD_RECIPROCAL_RANK: FusionMethod.RECIPROCAL_RANK,
 }
-_PLAIN: Final = frozenset({"collection", "text", "vector", "top_k"})
-"""The fields of a search that asks for nothing special; such a one is read without looking at the others."""
+_PLAIN: Final = frozenset({"collection", "text", "vector", "top_k", "ef_search", "nprobe", "exact"})
+"""The fields that are taken as they are; a search that has no others, which most have not, is read without looking for them."""
+_TAKEN: Final = _PLAIN - {"collection"}
 
 
 def call_from(request: pb.SearchRequest, uid: int, visibility: Visibility) -> SearchCall:
     """What a search of the collection `uid` asks for. Raises InvalidArgument."""
-    given: dict[str, Any] = {field.name: value for field, value in request.ListFields()}
-    plain = {name: given[name] for name in ("text", "vector", "top_k") if name in given}
+    given = _given(request)
+    plain = {name: value for name, value in given.items() if name in _TAKEN}
     if _PLAIN.issuperset(given):
         return SearchCall(**plain, visibility=visibility)
     check_fields(request.fields)
@@ -61,9 +62,6 @@ def call_from(request: pb.SearchRequest, uid: int, visibility: Visibility) -> Se
         diversity=Diversity(**_given(request.diversity)) if "diversity" in given else None,
         grouping=Grouping(**_given(request.grouping)) if "grouping" in given else None,
         reranking=Reranking(**_given(request.reranking)) if "reranking" in given else None,
-        ef_search=given.get("ef_search"),
-        nprobe=given.get("nprobe"),
-        exact=request.exact,
         fields=tuple(request.fields),
         page_token=request.page_token,
         at_least=positions_in(uid, request.consistency_token),

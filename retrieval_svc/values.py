@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval_svc.filters import Filter
+from retrieval_svc.light import light
 
 Vector = NDArray[np.float32]
 """One vector: shape (dimension,)."""
@@ -243,7 +244,7 @@ EVERYTHING: Final = Visibility(principals=None)
 """For the service's own reads, and for callers that may see everything."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@light
 class ShardQuery:
     """What is asked of one shard. A vector, a text, or both; each side gives at most `limit` rows. None: the collection's own.
 
@@ -261,7 +262,7 @@ class ShardQuery:
     with_chunks: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@light
 class Ranked:
     """Rows, best first: scores and sequence numbers of equal length, and the rows' encoded chunks where they were asked for."""
 
@@ -279,7 +280,7 @@ class UnmetCondition:
     present: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@light
 class ShardFound:
     """What a shard found for one query."""
 
@@ -288,7 +289,7 @@ class ShardFound:
     unmet: tuple[UnmetCondition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@light
 class ShardAnswer:
     """What a shard found, one entry a query, and how many rows it has."""
 

@@ -18,7 +18,7 @@ from opentelemetry import trace
 from penstock import semconv
 from penstock.deadline import set_deadline
 from penstock.errors import DeadlineExceeded, Overloaded, Unavailable
-from retrieval_svc.cluster.turns import Turns
+from retrieval_svc.turns import Turns
 
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")

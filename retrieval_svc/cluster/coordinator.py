@@ -27,10 +27,10 @@ from retrieval_svc.cluster.shard_node import ShardNode
 from retrieval_svc.cluster.statistics import Event, NoStatistics, Statistics
 from retrieval_svc.cluster.topology import Topology
 from retrieval_svc.cluster.tracing import MISSING_SHARDS, fan_out_span, shard_call_span
-from retrieval_svc.cluster.turns import Turns
 from retrieval_svc.cluster.unmet_conditions import check_answers, check_unmet
 from retrieval_svc.filters import Filter
 from retrieval_svc.search.gathering import FetchedRow, Gathered
+from retrieval_svc.turns import Turns
 from retrieval_svc.values import Collection, MatchedRows, Sequences, ShardAnswer, ShardQuery, Visibility
 
 _NOBODY: Final[tuple[str, ...]] = ()

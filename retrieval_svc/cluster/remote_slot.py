@@ -13,9 +13,9 @@ from retrieval_svc.cluster.race import Ask, Pace, Race
 from retrieval_svc.cluster.replicas import Connect, Replicas
 from retrieval_svc.cluster.statistics import Statistics
 from retrieval_svc.cluster.tracing import end_when_answered
-from retrieval_svc.cluster.turns import Turns
 from retrieval_svc.filters import Filter
 from retrieval_svc.search.gathering import FetchedRow
+from retrieval_svc.turns import Turns
 from retrieval_svc.values import FetchedRows, MatchedRows, ShardAnswer, ShardQuery, Visibility
 
 T = TypeVar("T")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval_svc.filters import Filter
+from retrieval_svc.light import light
 from retrieval_svc.values import EVERYTHING, Visibility
 
 
@@ -59,7 +60,7 @@ class Reranking:
     candidates: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@light
 class SearchCall:
     """One search. `vector` is little-endian float32; `at_least` has the position that each shard must have reached.
 
@@ -86,8 +87,22 @@ class SearchCall:
     allow_partial: bool = False
     visibility: Visibility = EVERYTHING
 
+    @property
+    def is_ordinary(self) -> bool:
+        """Whether it is by a vector alone, waits for nothing and asks the shards once: it holds up no other."""
+        return (
+            self.vector is not None
+            and self.text is None
+            and self.filter is None
+            and self.reranking is None
+            and self.grouping is None
+            and self.diversity is None
+            and not self.at_least
+            and not self.allow_partial
+        )
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@light
 class SearchResult:
     """Hits, best first, as columns of equal length: encoded chunks and scores.
 
@@ -104,7 +119,12 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchLimits:
-    """How much a search may ask for. `top_k_max` bounds the hits (grouped: the documents) of all its pages together."""
+    """How much a search may ask for. `top_k_max` bounds the hits (grouped: the documents) of all its pages together.
+
+    Of single searches that wait, at most `group_max` go on together; beyond `waiting_max` the next is refused.
+    """
 
     top_k_max: int
     query_text_bytes_max: int
+    group_max: int = 64
+    waiting_max: int = 1024

@@ -1,17 +1,17 @@
 """Where searches get their candidates from: all shards of a collection, wherever they are."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval_svc.filters import Filter
+from retrieval_svc.light import light
 from retrieval_svc.values import Collection, Sequences, ShardQuery, Vector, Visibility
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@light
 class GatheredRows:
     """Rows of all shards, best first, ties by shard and sequence number. Columns of equal length.
 
@@ -24,7 +24,7 @@ class GatheredRows:
     chunks: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@light
 class Gathered:
     """What one query found: by vector and by words, each side at most the query's limit. `missing_shards` did not answer."""
 
@@ -33,7 +33,7 @@ class Gathered:
     missing_shards: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@light
 class FetchedRow:
     """A row that was read: its encoded chunk, and its vector as it was given where that was asked for."""
 

@@ -1,11 +1,12 @@
 """How a search is carried out: where its page lies, how many candidates it needs, what is asked of the shards."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
 from penstock.paging import key_after, page_token, unknown_token
+from retrieval_svc.light import light
 from retrieval_svc.search.calls import SearchCall, SearchMode
 from retrieval_svc.search.checking import FUSION_CANDIDATES_MAX, POOL_MAX
 from retrieval_svc.values import ShardQuery, Vector
@@ -20,7 +21,7 @@ GROWTH: Final = 4
 _OFFSET_DIGITS_MAX: Final = 7
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@light
 class SearchPlan:
     """A search and how it is carried out.
 

@@ -5,9 +5,10 @@ A plain dense search, which most are, is answered with the very bytes that the s
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Final, Protocol
 
-from opentelemetry.trace import Tracer
+from opentelemetry.trace import Tracer, get_current_span
 
 from penstock.errors import CollectionNotFound, PenstockError
 from retrieval_svc import checks
@@ -20,6 +21,7 @@ from retrieval_svc.search.planning import SearchPlan, planned
 from retrieval_svc.search.ranking import Page, Ranker
 from retrieval_svc.search.reranking import Reranking, reranking_named
 from retrieval_svc.search.telemetry import capture, describe_calls, describe_results, started
+from retrieval_svc.search.together import Together
 from retrieval_svc.values import Collection, CollectionSpec, Matrix, Vector
 
 _ATTEMPTS_MAX: Final = 3
@@ -69,9 +71,13 @@ class Search:
         self._capture_content = capture_content
         self._ranker = Ranker(gatherer, codec, rerankings, tracer)
         self._hydrator = Hydrator(gatherer, codec)
+        answer_all = partial(self._search, is_batch=False)
+        self._together = Together(answer_all, group_max=limits.group_max, waiting_max=limits.waiting_max)
 
     async def search(self, collection: Collection, call: SearchCall) -> SearchResult:
         """The hits of one search, best first; all there are when there are fewer than asked for."""
+        if call.is_ordinary and not get_current_span().is_recording():
+            return await self._together.search(collection, call)
         return (await self._search(collection, [call], is_batch=False))[0]
 
     async def search_many(self, collection: Collection, calls: Sequence[SearchCall]) -> list[SearchResult]:
@@ -120,7 +126,7 @@ class Search:
         vectors: list[Vector | None] = [None] * len(calls)
         given = [at for at, call in enumerate(calls) if call.vector is not None]
         if given:
-            names = [f"requests[{at}].vector" for at in given] if is_batch else ["vector"]
+            names = [f"requests[{at}].vector" if is_batch else "vector" for at in given]
             raw = [calls[at].vector or b"" for at in given]
             matrix = checks.vectors(raw, names, dimension=spec.dimension, metric=spec.metric)
             for at, vector in zip(given, matrix, strict=True):

@@ -1,11 +1,11 @@
 """What several layers of a shard found for the same queries, made into one ranking each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from retrieval_svc.light import light
 from retrieval_svc.shards.exact import Best, Rows, Scores
 from retrieval_svc.shards.layers import Layer
 from retrieval_svc.values import Ranked, Sequences
@@ -13,7 +13,7 @@ from retrieval_svc.values import Ranked, Sequences
 NOTHING: Final = Ranked(scores=np.empty(0, np.float32), sequences=np.empty(0, np.int64))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@light
 class LayerBest:
     """The best rows of one layer: arrays of shape (queries, k), where every query has the same k."""
 

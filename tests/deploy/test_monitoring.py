@@ -9,6 +9,7 @@ import pytest
 import yaml
 from opentelemetry.sdk.resources import Resource
 
+from penstock.histograms import Histograms
 from penstock.metering import Metering
 from penstock.metrics import meter_provider
 from retrieval_svc.cluster.statistics import Event
@@ -43,12 +44,13 @@ class OneShard:
 @pytest.fixture(scope="session")
 def page() -> str:
     """What GET /metrics says after everything has happened once."""
-    provider, exposition = meter_provider(Resource.create({}), page=True, traces=False)
+    histograms = Histograms()
+    provider, exposition = meter_provider(Resource.create({}), page=True, traces=False, histograms=histograms)
     meter = provider.get_meter("test")
-    metering = Metering(meter)
+    metering = Metering(meter, histograms)
     with metering.around("/penstock.retrieval.v1.RetrievalService/Search", streams=False)(None):
         pass
-    metrics = RetrievalMetrics(meter)
+    metrics = RetrievalMetrics(meter, histograms)
     metrics.watch(OneShard(), OneShard())
     for event in Event:
         metrics.happened(event)

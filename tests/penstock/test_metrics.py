@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.dispatcher import Dispatcher
 from penstock.errors import CollectionNotFound, FailedPrecondition
+from penstock.histograms import Histograms
 from penstock.http_front import HttpFront, listen
 from penstock.metering import Metering
 from penstock.metrics import Exposition, meter_provider
@@ -27,10 +28,11 @@ class Counted(Served):
     """The server of `served` with our metrics, and what their page says."""
 
     def __init__(self) -> None:
-        provider, page = meter_provider(Resource({"service.name": "test"}), page=True, traces=False)
+        histograms = Histograms()
+        provider, page = meter_provider(Resource({"service.name": "test"}), page=True, traces=False, histograms=histograms)
         self.meter = provider.get_meter("penstock.test")
         self.page: Exposition = page
-        super().__init__(ServiceSettings(), more=[Metering(self.meter)])
+        super().__init__(ServiceSettings(), more=[Metering(self.meter, histograms)])
 
     def samples(self, name: str) -> dict[frozenset[tuple[str, str]], float]:
         """The samples of one name by their labels."""
@@ -132,4 +134,4 @@ def test_an_exporter_that_is_not_built_in_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/protobuf")
     with pytest.raises(FailedPrecondition, match="is not built in; use grpc"):
-        meter_provider(Resource({}), page=False, traces=False)
+        meter_provider(Resource({}), page=False, traces=False, histograms=Histograms())

@@ -1,6 +1,6 @@
 import asyncio
 
-from retrieval_svc.cluster.turns import Turns
+from retrieval_svc.turns import Turns
 
 
 class Caller:
