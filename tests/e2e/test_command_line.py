@@ -27,7 +27,7 @@ def test_the_demo_answers_over_grpc_and_http_shows_the_trace_and_exits_0(tmp_pat
     done = run("demo", "--data-dir", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ingested 240 documents" in done.stdout + done.stderr
-    # What a model of 8 bits answers depends on the processor; that both ways give the same answer to the same passages does not.
+    # What a quantised model answers depends on the processor; that both ways get the same answer does not.
     over_grpc, over_http = done.stdout.split("HTTP  POST")
     answer = json.JSONDecoder().raw_decode(over_http[over_http.index("{") :].replace("\n", " "))[0]["answer"]
     assert answer.strip()
