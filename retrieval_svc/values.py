@@ -1,6 +1,6 @@
 """What the service is about, as plain values. Nothing here knows protobuf, SQL or FAISS."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
@@ -268,7 +268,7 @@ class Ranked:
 
     scores: NDArray[np.float32]
     sequences: Sequences
-    chunks: tuple[bytes, ...] = ()
+    chunks: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

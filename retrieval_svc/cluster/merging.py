@@ -13,10 +13,14 @@ from retrieval_svc.values import Ranked, ShardAnswer, ShardQuery
 def merge_answers(
     queries: Sequence[ShardQuery], answers: Sequence[ShardAnswer], missing_shards: tuple[int, ...] = ()
 ) -> list[Gathered]:
-    """What each query found in all shards, each side at most the query's limit."""
+    """What each query found in all shards, which are in ascending order; each side at most the query's limit."""
     if len(answers) == 1:
         return _only(queries, answers[0], missing_shards)
     shards = [answer.shard for answer in answers]
+    if _are_regular(queries, answers):
+        sides = [[answer.found[at].dense for answer in answers] for at in range(len(queries))]
+        merged = _merge_regular(queries[0].limit, shards, sides)  # type: ignore[arg-type]  # There is no None among them.
+        return [Gathered(dense=dense, missing_shards=missing_shards) for dense in merged]
     return [
         Gathered(
             dense=_merge_side(query.limit, shards, [answer.found[at].dense for answer in answers]),
@@ -39,13 +43,52 @@ def _only(queries: Sequence[ShardQuery], answer: ShardAnswer, missing_shards: tu
     ]
 
 
+def _are_regular(queries: Sequence[ShardQuery], answers: Sequence[ShardAnswer]) -> bool:
+    """Whether all queries have the same limit, only a dense side, and of that as much as they may in every shard."""
+    limit = queries[0].limit
+    return all(query.limit == limit for query in queries) and all(
+        found.lexical is None and found.dense is not None and len(found.dense.scores) == limit
+        for answer in answers
+        for found in answer.found
+    )
+
+
+def _merge_regular(limit: int, shards: Sequence[int], sides: Sequence[Sequence[Ranked]]) -> list[GatheredRows]:
+    """The same as `merge_ranked` of each query's sides, for all queries in a few calls of NumPy's.
+
+    A stable order by score alone is enough: within a shard rows are in order, and the shards are.
+    """
+    shape = len(sides), len(shards) * limit
+    scores = np.concatenate([side.scores for found in sides for side in found]).reshape(shape)
+    sequences = np.concatenate([side.sequences for found in sides for side in found]).reshape(shape)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :limit]
+    scores, sequences = np.take_along_axis(scores, best, 1), np.take_along_axis(sequences, best, 1)
+    parts, places = np.divmod(best, limit)
+    columns = zip(
+        scores, np.array(shards, dtype=np.int32)[parts], sequences, parts.tolist(), places.tolist(), sides, strict=True
+    )
+    return [
+        GatheredRows(scores=score, shards=shard, sequences=sequence, chunks=_picked(found, part, place))
+        for score, shard, sequence, part, place, found in columns
+    ]
+
+
+def _picked(sides: Sequence[Ranked], parts: Sequence[int], places: Sequence[int]) -> tuple[bytes, ...]:
+    """The chunks of rows by their part and their place in it; none where some part came without."""
+    if not all(len(side.chunks) == len(side.scores) for side in sides):
+        return ()
+    return tuple([sides[part].chunks[place] for part, place in zip(parts, places, strict=True)])
+
+
 def _rows(limit: int, shard: int, ranked: Ranked | None) -> GatheredRows | None:
     if ranked is None:
         return None
     count = len(ranked.scores)
     if count > limit:
         return merge_ranked(limit, [(shard, ranked)])
-    return GatheredRows(scores=ranked.scores, shards=_column(shard, count), sequences=ranked.sequences, chunks=ranked.chunks)
+    return GatheredRows(
+        scores=ranked.scores, shards=_column(shard, count), sequences=ranked.sequences, chunks=tuple(ranked.chunks)
+    )
 
 
 def _merge_side(limit: int, shards: Sequence[int], sides: Sequence[Ranked | None]) -> GatheredRows | None:

@@ -165,7 +165,7 @@ def _ranked_to(ranked: Ranked) -> pb.RankedRows:
 
 def _ranked_from(message: pb.RankedRows) -> Ranked:
     scores, sequences = floats_from(message.scores), sequences_from(message.sequences)
-    return Ranked(scores=scores, sequences=sequences, chunks=tuple(message.chunks))
+    return Ranked(scores=scores, sequences=sequences, chunks=message.chunks)  # Read when they are picked: most are not.
 
 
 def _unmet_to(unmet: UnmetCondition) -> pb.UnmetCondition:

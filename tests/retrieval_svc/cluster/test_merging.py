@@ -62,3 +62,32 @@ def test_the_sides_are_merged_apart_and_one_that_was_not_asked_for_stays_away() 
 def test_shards_without_rows_give_an_empty_ranking() -> None:
     merged = merge_ranked(5, [(0, ranked([])), (3, ranked([]))])
     assert len(merged.scores) == len(merged.shards) == len(merged.sequences) == 0
+
+
+QUERIES_OF_THREE_SHARDS = st.lists(
+    st.lists(st.lists(st.sampled_from([-1.5, 0.0, 0.25, 0.5, 3.0]), min_size=4, max_size=4), min_size=3, max_size=3),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(QUERIES_OF_THREE_SHARDS)
+def test_queries_that_are_alike_are_merged_together_as_each_alone(queries: list[list[list[float]]]) -> None:
+    def side(shard: int, scores: list[float]) -> Ranked:
+        numbered = [(score, 10 * at + shard) for at, score in enumerate(scores)]
+        chunks = tuple(f"{shard}/{number}".encode() for _, number in sorted(numbered, key=lambda row: (-row[0], row[1])))
+        return ranked(numbered, chunks)
+
+    sides = [[side(shard, scores) for shard, scores in enumerate(found)] for found in queries]
+    answers = [
+        ShardAnswer(shard=shard, found=tuple(ShardFound(dense=found[shard]) for found in sides), row_count=4)
+        for shard in range(3)
+    ]
+    together = merge_answers([ShardQuery(limit=4)] * len(queries), answers)
+    for found, alone in zip(together, sides, strict=True):
+        expected = merge_ranked(4, list(enumerate(alone)))
+        assert found.dense is not None
+        assert found.dense.scores.tolist() == expected.scores.tolist()
+        assert found.dense.shards.tolist() == expected.shards.tolist()
+        assert found.dense.sequences.tolist() == expected.sequences.tolist()
+        assert found.dense.chunks == expected.chunks

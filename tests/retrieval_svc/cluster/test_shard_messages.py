@@ -27,7 +27,7 @@ def test_an_answer_survives_the_way_even_where_a_side_has_no_rows() -> None:
     assert (arrived.shard, arrived.row_count) == (3, 2**33)
     first, second = arrived.found
     assert first.dense is not None
-    assert (first.dense.scores.tolist(), first.dense.sequences.tolist(), first.dense.chunks) == (
+    assert (first.dense.scores.tolist(), first.dense.sequences.tolist(), tuple(first.dense.chunks)) == (
         [2.5, -1],
         [2**40, 1],
         (b"a", b""),
