@@ -120,6 +120,10 @@ class _Tracing:
         details: grpc.aio.ClientCallDetails,
         request: Any,
     ) -> Any:
+        current = trace.get_current_span()
+        if not current.is_recording() and current.get_span_context().is_valid:
+            # Nobody records what this call belongs to: its trace is passed on, and a span would be made to be thrown away.
+            return await continuation(self._with_trace(details, current), request)
         span, details = self._begin(details)
         try:
             call = await continuation(details, request)
@@ -145,13 +149,15 @@ class _Tracing:
             semconv.SERVER_ADDRESS: self._target,
         }
         span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        return span, self._with_trace(details, span)
+
+    def _with_trace(self, details: grpc.aio.ClientCallDetails, span: trace.Span) -> grpc.aio.ClientCallDetails:
         carrier: dict[str, str] = {}
         propagate.inject(carrier, context=trace.set_span_in_context(span))
         metadata = grpc.aio.Metadata(*(details.metadata or ()), *carrier.items(), *self._caller.metadata())
-        traced = grpc.aio.ClientCallDetails(
+        return grpc.aio.ClientCallDetails(
             details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
         )
-        return span, traced
 
 
 class UnaryTracing(_Tracing, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # Not generic at run time.

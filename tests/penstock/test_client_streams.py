@@ -50,7 +50,7 @@ async def test_a_stream_of_any_length_has_one_answer_and_both_spans_are_ok(serve
     assert {spans[kind].attributes["rpc.response.status_code"] for kind in ("SERVER", "CLIENT")} == {"OK"}
 
 
-async def test_the_servicer_holds_back_a_client_that_is_faster(served: Served) -> None:
+async def test_the_servicer_holds_back_a_client_that_is_faster() -> None:
     go_on, sent = asyncio.Event(), 0
 
     async def slow(requests: AsyncIterator[Any]) -> pb.IngestStreamResponse:
@@ -64,12 +64,13 @@ async def test_the_servicer_holds_back_a_client_that_is_faster(served: Served) -
             sent += 1
             yield message
 
-    served.servicer.taking = slow
-    call = asyncio.ensure_future(served.stub.IngestStream(many(), timeout=30))
-    await asyncio.sleep(0.5)
-    held_back_at = sent
-    go_on.set()
-    assert (await call).document_count == 9999
+    async with Served(ServiceSettings(message_bytes_max=4096, deadline_s=60.0)) as served:
+        served.servicer.taking = slow
+        call = asyncio.ensure_future(served.stub.IngestStream(many(), timeout=60))
+        await asyncio.sleep(0.5)
+        held_back_at = sent
+        go_on.set()
+        assert (await call).document_count == 9999
     assert held_back_at < 5000  # gRPC's own windows, some MB, are full by then.
 
 
