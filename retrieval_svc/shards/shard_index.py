@@ -42,11 +42,10 @@ from retrieval_svc.shards.compaction_policy import CompactionPlan, plan_for
 from retrieval_svc.shards.disk import FileEntry
 from retrieval_svc.shards.filtering import unmet_everywhere
 from retrieval_svc.shards.head import FrozenHead, Head, frozen
-from retrieval_svc.shards.index import Effort, use_threads
+from retrieval_svc.shards.index import use_threads
+from retrieval_svc.shards.layered_search import Found, search_layers
 from retrieval_svc.shards.layers import Layer
-from retrieval_svc.shards.metrics import prepared
 from retrieval_svc.shards.payloads import ChunkCodec
-from retrieval_svc.shards.ranking import NOTHING, LayerBest, layer_best, ranked
 from retrieval_svc.shards.removals import Removals
 from retrieval_svc.shards.segment import Segment, SegmentEntry
 from retrieval_svc.values import (
@@ -55,20 +54,13 @@ from retrieval_svc.values import (
     FetchedRows,
     IndexKind,
     MatchedRows,
-    Matrix,
-    Metric,
-    Ranked,
     Sequences,
     ShardQuery,
     ShardStatus,
-    UnmetCondition,
     Visibility,
 )
 
 _log = logging.getLogger(__name__)
-
-Found = tuple[Ranked, tuple[UnmetCondition, ...]]
-"""What one query found, and the conditions of its filter that no row of the shard could meet."""
 
 
 class ShardIndex:
@@ -144,23 +136,8 @@ class ShardIndex:
         self._position = changes.through
 
     def search(self, queries: Sequence[ShardQuery]) -> list[Found]:
-        """The nearest rows to each query's vector: best first, ties by sequence number, at most `limit`, never a gone one.
-
-        Queries with equal parameters go through each layer in one call of FAISS's. A query without a vector finds nothing.
-        """
-        if len(queries) == 1 and queries[0].vector is not None:
-            return self._search_alike(queries, queries[0].vector[None])
-        found: list[Found] = [(NOTHING, ())] * len(queries)
-        groups: dict[object, list[int]] = {}
-        for at, query in enumerate(queries):
-            if query.vector is not None:
-                groups.setdefault(_parameters(query), []).append(at)
-        for places in groups.values():
-            alike = [queries[at] for at in places]
-            vectors = np.stack([query.vector for query in alike if query.vector is not None])
-            for at, one in zip(places, self._search_alike(alike, vectors), strict=True):
-                found[at] = one
-        return found
+        """The nearest rows to each query's vector: best first, ties by sequence number, at most `limit`, never a gone one."""
+        return search_layers(self._nonempty(), self._spec, queries)
 
     def allowed(self, filter_: Filter | None, visibility: Visibility) -> MatchedRows | None:
         """The numbers of the rows that match and may be seen; None: all that there are."""
@@ -265,29 +242,6 @@ class ShardIndex:
         gone = np.concatenate([np.empty(0, np.int64), *(layer.gone_sequences() for _, layer in self._segments)])
         return plan_for(self._folder, self._spec, sizes, gone, force=force)
 
-    def _search_alike(self, queries: Sequence[ShardQuery], vectors: Matrix) -> list[Found]:
-        """What queries with equal parameters find, by their vectors in the same order."""
-        query, config = queries[0], self._spec.index
-        effort = Effort(
-            ef_search=query.ef_search or config.hnsw_ef_search,
-            nprobe=query.nprobe or config.ivf_nprobe,
-            rescore_factor=config.rescore_factor,
-            exact=query.exact,
-        )
-        vectors, _ = prepared(vectors, self._spec.metric)
-        best: list[LayerBest] = []
-        unmet: list[tuple[UnmetCondition, ...]] = []
-        for layer in self._nonempty():
-            selection, unmet_here = layer.selection(query.filter, query.visibility)
-            unmet.append(unmet_here)
-            scores, rows = layer.source.search(vectors, query.limit, effort, selection)
-            if self._spec.metric is Metric.COSINE:
-                np.clip(scores, -1.0, 1.0, out=scores)  # Rounding takes it a hair beyond.
-            best.append(layer_best(layer, (scores, rows)))
-        rankings = ranked(best, query.limit, len(queries), with_chunks=query.with_chunks)
-        everywhere = unmet_everywhere(unmet)
-        return [(ranking, everywhere) for ranking in rankings]
-
     def _segments_with(self, added: Sequence[SegmentEntry], replaced: Sequence[str]) -> tuple[SegmentEntry, ...]:
         """In the order of their rows: what replaces segments stands where those stood, what is new at the end."""
         entries = [entry for entry, _ in self._segments]
@@ -311,10 +265,3 @@ class ShardIndex:
 
     def _nonempty(self) -> list[Layer]:
         return [layer for layer in self._layers() if len(layer.source)]
-
-
-def _parameters(query: ShardQuery) -> object:
-    """What queries share that can be searched together."""
-    return (
-        query.limit, query.filter, query.visibility, query.ef_search, query.nprobe, query.exact, query.with_chunks,
-    )  # fmt: skip
