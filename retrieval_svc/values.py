@@ -272,7 +272,10 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnmetCondition:
-    """A condition that no row of a shard could meet. `present` are the types that the field has there, none: no row has it."""
+    """A condition that no row could meet of those that a shard has or has had.
+
+    `present` are the types that the field has, or had, there; none: no row has had it.
+    """
 
     field: str
     wanted: str
@@ -308,10 +311,11 @@ class FetchedRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatchedRows:
-    """The rows of a shard that match a filter, ascending."""
+    """The rows of a shard that match a filter, ascending, and how many rows it has."""
 
     sequences: Sequences
     unmet: tuple[UnmetCondition, ...] = ()
+    row_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

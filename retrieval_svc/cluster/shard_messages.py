@@ -100,12 +100,14 @@ def fetched_from(message: pb.FetchRowsResponse, *, with_vectors: bool) -> Fetche
 
 def matched_to(rows: MatchedRows) -> pb.MatchRowsResponse:
     """Rows that match."""
-    return pb.MatchRowsResponse(sequences=_bytes(rows.sequences, _INT64), unmet=map(_unmet_to, rows.unmet))
+    unmet = map(_unmet_to, rows.unmet)
+    return pb.MatchRowsResponse(sequences=_bytes(rows.sequences, _INT64), unmet=unmet, row_count=rows.row_count)
 
 
 def matched_from(message: pb.MatchRowsResponse) -> MatchedRows:
     """The same, as values."""
-    return MatchedRows(sequences=sequences_from(message.sequences), unmet=tuple(map(_unmet_from, message.unmet)))
+    unmet = tuple(map(_unmet_from, message.unmet))
+    return MatchedRows(sequences=sequences_from(message.sequences), unmet=unmet, row_count=message.row_count)
 
 
 def visibility_from(principals: Sequence[str], *, sees_everything: bool) -> Visibility:

@@ -1,7 +1,8 @@
 """The newest rows of a shard: in memory, searched exactly, added to until they are frozen and written as a segment."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 from uuid import uuid4
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval_svc.filters import Filter
-from retrieval_svc.shards.columns import ColumnBuilder
+from retrieval_svc.shards.columns import ColumnBuilder, Key, keys_of
 from retrieval_svc.shards.exact import Best, Rows
 from retrieval_svc.shards.filtering import Mask, matching
 from retrieval_svc.shards.index import Effort, FlatVectors
@@ -103,6 +104,11 @@ class Head:
             self._columns.add(row, chunk.metadata_json, chunk.allowed_principals)
         self._columns_end = len(self)
         return matching(self._columns, len(self), filter_, visibility)
+
+    def keys(self, rows: Rows | None = None) -> Iterator[Key]:
+        """The fields of rows, with the kinds of their values; None: of all rows."""
+        chunks = self.chunks if rows is None else [self.chunks[row] for row in rows.tolist()]
+        return chain.from_iterable(keys_of(chunk.metadata_json) for chunk in chunks)
 
     def payloads(self, rows: Rows) -> list[bytes]:
         """The encoded chunks of rows."""

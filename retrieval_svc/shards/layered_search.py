@@ -4,24 +4,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retrieval_svc.shards.filtering import unmet_everywhere
 from retrieval_svc.shards.index import Effort
+from retrieval_svc.shards.known_fields import KnownFields
 from retrieval_svc.shards.layers import Layer
 from retrieval_svc.shards.metrics import prepared
 from retrieval_svc.shards.ranking import NOTHING, LayerBest, layer_best, ranked
 from retrieval_svc.values import CollectionSpec, Matrix, Metric, Ranked, ShardQuery, UnmetCondition
 
 Found = tuple[Ranked, tuple[UnmetCondition, ...]]
-"""What one query found, and the conditions of its filter that no row of the shard could meet."""
+"""What one query found, and the conditions of its filter that no row of the shard could meet, now or ever before."""
 
 
-def search_layers(layers: Sequence[Layer], spec: CollectionSpec, queries: Sequence[ShardQuery]) -> list[Found]:
+def search_layers(
+    layers: Sequence[Layer], spec: CollectionSpec, known: KnownFields, queries: Sequence[ShardQuery]
+) -> list[Found]:
     """What each query finds. Those with equal parameters go through each layer in one call of FAISS's.
 
     A query without a vector finds nothing.
     """
     if len(queries) == 1 and queries[0].vector is not None:
-        return _search_alike(layers, spec, queries, queries[0].vector[None])
+        return _search_alike(layers, spec, known, queries, queries[0].vector[None])
     found: list[Found] = [(NOTHING, ())] * len(queries)
     groups: dict[object, list[int]] = {}
     for at, query in enumerate(queries):
@@ -30,12 +32,14 @@ def search_layers(layers: Sequence[Layer], spec: CollectionSpec, queries: Sequen
     for places in groups.values():
         alike = [queries[at] for at in places]
         vectors = np.stack([query.vector for query in alike if query.vector is not None])
-        for at, one in zip(places, _search_alike(layers, spec, alike, vectors), strict=True):
+        for at, one in zip(places, _search_alike(layers, spec, known, alike, vectors), strict=True):
             found[at] = one
     return found
 
 
-def _search_alike(layers: Sequence[Layer], spec: CollectionSpec, queries: Sequence[ShardQuery], vectors: Matrix) -> list[Found]:
+def _search_alike(
+    layers: Sequence[Layer], spec: CollectionSpec, known: KnownFields, queries: Sequence[ShardQuery], vectors: Matrix
+) -> list[Found]:
     """What queries with equal parameters find, by their vectors in the same order."""
     query = queries[0]
     vectors, _ = prepared(vectors, spec.metric)
@@ -49,8 +53,8 @@ def _search_alike(layers: Sequence[Layer], spec: CollectionSpec, queries: Sequen
             np.clip(scores, -1.0, 1.0, out=scores)  # Rounding takes it a hair beyond.
         best.append(layer_best(layer, (scores, rows)))
     rankings = ranked(best, query.limit, len(queries), with_chunks=query.with_chunks)
-    everywhere = unmet_everywhere(unmet)
-    return [(ranking, everywhere) for ranking in rankings]
+    unmet_by_all = known.unmet(query.filter, unmet)
+    return [(ranking, unmet_by_all) for ranking in rankings]
 
 
 def _effort(query: ShardQuery, spec: CollectionSpec) -> Effort:

@@ -1,11 +1,13 @@
 """A layer of a shard: a segment or a head, and which of its rows are gone."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 
 from retrieval_svc.filters import Filter
+from retrieval_svc.shards.columns import Key
 from retrieval_svc.shards.exact import Best, Rows
 from retrieval_svc.shards.filtering import Mask
 from retrieval_svc.shards.index import Effort
@@ -37,6 +39,10 @@ class RowSource(Protocol):
 
     def matching(self, filter_: Filter | None, visibility: Visibility) -> tuple[Mask | None, tuple[UnmetCondition, ...]]:
         """The rows that match and may be seen, None for all of them; and the conditions that none could meet."""
+        ...
+
+    def keys(self, rows: Rows | None = None) -> Iterator[Key]:
+        """The fields of some rows (None: of all) with the kinds of their values; of others too, where telling costs more."""
         ...
 
     def payloads(self, rows: Rows) -> list[bytes]:
@@ -134,9 +140,9 @@ class Layer:
         key = (None, None) if matched.mask is None else (filter_, visibility)
         return self._with_tombstones(key, matched.mask), matched.unmet
 
-    def matches_all(self, filter_: Filter | None, visibility: Visibility) -> bool:
-        """Whether every row matches and may be seen."""
-        return self._matching(filter_, visibility).mask is None
+    def all_may_be_seen(self, visibility: Visibility) -> bool:
+        """Whether every row may be seen."""
+        return self._matching(None, visibility).mask is None
 
     def _matching(self, filter_: Filter | None, visibility: Visibility) -> _Matched:
         key = (filter_, visibility)

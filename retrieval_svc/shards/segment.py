@@ -11,7 +11,7 @@
 A segment is written to a folder of another name and appears by being renamed, so one that is there is whole.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -20,7 +20,7 @@ import numpy as np
 import orjson
 
 from retrieval_svc.filters import Filter
-from retrieval_svc.shards.columns import Columns, Kind
+from retrieval_svc.shards.columns import Columns, Key, Kind
 from retrieval_svc.shards.disk import FileEntry
 from retrieval_svc.shards.exact import Best, Rows
 from retrieval_svc.shards.filtering import Mask, matching
@@ -104,6 +104,10 @@ class Segment:
         if filter_ is None and not (self._restricted and visibility.principals is not None):
             return None, ()
         return matching(self.columns, len(self), filter_, visibility)
+
+    def keys(self, rows: Rows | None = None) -> Iterator[Key]:  # noqa: ARG002  # No column is looked into for it.
+        """The fields of all rows, with the kinds of their values."""
+        return self.columns.keys()
 
     def payloads(self, rows: Rows) -> list[bytes]:
         """The encoded chunks of rows."""

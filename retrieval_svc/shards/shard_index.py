@@ -30,7 +30,8 @@ sealed while it merges.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -38,11 +39,12 @@ import numpy as np
 
 from retrieval_svc.filters import Filter
 from retrieval_svc.shards.checkpoint import Manifest, load, open_segments
+from retrieval_svc.shards.columns import Key
 from retrieval_svc.shards.compaction_policy import CompactionPlan, plan_for
 from retrieval_svc.shards.disk import FileEntry
-from retrieval_svc.shards.filtering import unmet_everywhere
 from retrieval_svc.shards.head import FrozenHead, Head, frozen
 from retrieval_svc.shards.index import use_threads
+from retrieval_svc.shards.known_fields import KnownFields
 from retrieval_svc.shards.layered_search import Found, search_layers
 from retrieval_svc.shards.layers import Layer
 from retrieval_svc.shards.payloads import ChunkCodec
@@ -77,6 +79,7 @@ class ShardIndex:
         self._position = 0
         self._checkpointed = 0
         self._removals = Removals()
+        self._known = KnownFields()
 
     @classmethod
     def open(cls, folder: Path, *, spec: CollectionSpec, shard: int, codec: ChunkCodec, threads: int = 1) -> Self:
@@ -131,17 +134,18 @@ class ShardIndex:
             self._head.append(sequences[first:], stored.vectors[first:], stored.chunks[first:])
         if len(changes.removed):
             later = changes.removed_at > self._position
+            self._note_fields(changes.removed[later])
             self._remove(changes.removed[later])
             self._removals.add(changes.removed[later], changes.removed_at[later])
         self._position = changes.through
 
     def search(self, queries: Sequence[ShardQuery]) -> list[Found]:
         """The nearest rows to each query's vector: best first, ties by sequence number, at most `limit`, never a gone one."""
-        return search_layers(self._nonempty(), self._spec, queries)
+        return search_layers(self._nonempty(), self._spec, self._known, queries)
 
     def allowed(self, filter_: Filter | None, visibility: Visibility) -> MatchedRows | None:
         """The numbers of the rows that match and may be seen; None: all that there are."""
-        if all(layer.matches_all(filter_, visibility) for layer in self._nonempty()):
+        if filter_ is None and all(layer.all_may_be_seen(visibility) for layer in self._nonempty()):
             return None
         return self.match(filter_, visibility)
 
@@ -154,7 +158,8 @@ class ShardIndex:
             for layer, (selection, _) in zip(layers, selected, strict=True)
         ]
         sequences = np.concatenate([np.empty(0, np.int64), *parts])
-        return MatchedRows(sequences=sequences, unmet=unmet_everywhere(unmet for _, unmet in selected))
+        unmet = self._known.unmet(filter_, [unmet for _, unmet in selected])
+        return MatchedRows(sequences=sequences, unmet=unmet, row_count=self.row_count)
 
     def fetch(self, sequences: Sequences, *, with_vectors: bool = False) -> FetchedRows:
         """Rows by number, in the order asked for; those that are gone are left out."""
@@ -202,6 +207,9 @@ class ShardIndex:
 
         `added` are segments that were written of frozen heads, or that a compaction made of those in `replaced`.
         """
+        for entry, layer in self._segments:
+            if entry.name in replaced:
+                self._known.note(layer.source.keys())
         names = {entry.name for entry in added}
         waiting = [ready.head for ready, _ in self._frozen if ready.name not in names]
         unsealed = [head for head in (*waiting, self._head) if len(head)]
@@ -214,6 +222,7 @@ class ShardIndex:
             metric=self._spec.metric,
             segments=self._segments_with(added, replaced),
             tombstones=np.setdiff1d(gone[gone <= position], self._removals.after(position)),
+            fields=tuple(self._known.keys),
             attachments=tuple(attachments),
         )
 
@@ -234,7 +243,16 @@ class ShardIndex:
         self._position = max(self._position, manifest.position)
         self._checkpointed = max(self._checkpointed, manifest.position)
         self._removals.forget(manifest.position)
+        self._known.note(manifest.fields)
         self._remove(np.union1d(manifest.tombstones, self._removals.after(manifest.position)))
+
+    def fields(self) -> list[Key]:
+        """The metadata's fields that rows have or had, with the kinds of their values."""
+        return KnownFields(chain(self._known.keys, *(layer.source.keys() for layer in self._layers()))).keys
+
+    def remember(self, fields: Iterable[Key]) -> None:
+        """Takes over the fields that another index of the same shard had."""
+        self._known.note(fields)
 
     def plan_compaction(self, *, force: bool = False) -> CompactionPlan | None:
         """Which segments to merge now; None: none. `force`: all into one, gone rows dropped."""
@@ -249,6 +267,11 @@ class ShardIndex:
         at = next((at for at, entry in enumerate(entries) if entry.name in replaced), len(entries))
         before, after = entries[:at], [entry for entry in entries[at:] if entry.name not in replaced]
         return (*before, *new, *after)
+
+    def _note_fields(self, removed: Sequences) -> None:
+        """Notes the fields of those rows whose head is written without them. A segment has the fields of all its rows."""
+        for layer in (*[layer for _, layer in self._frozen], self._head_layer):
+            self._known.note(layer.source.keys(layer.find(removed)[0]))
 
     def _remove(self, sequences: Sequences) -> None:
         if len(sequences):

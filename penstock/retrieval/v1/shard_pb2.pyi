@@ -132,9 +132,11 @@ class MatchRowsRequest(_message.Message):
     def __init__(self, collection_uid: _Optional[int] = ..., shard: _Optional[_Union[ShardPosition, _Mapping]] = ..., filter: _Optional[_Union[_retrieval_pb2.Filter, _Mapping]] = ..., principals: _Optional[_Iterable[str]] = ..., sees_everything: _Optional[bool] = ...) -> None: ...
 
 class MatchRowsResponse(_message.Message):
-    __slots__ = ("sequences", "unmet")
+    __slots__ = ("sequences", "unmet", "row_count")
     SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     UNMET_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     sequences: bytes
     unmet: _containers.RepeatedCompositeFieldContainer[UnmetCondition]
-    def __init__(self, sequences: _Optional[bytes] = ..., unmet: _Optional[_Iterable[_Union[UnmetCondition, _Mapping]]] = ...) -> None: ...
+    row_count: int
+    def __init__(self, sequences: _Optional[bytes] = ..., unmet: _Optional[_Iterable[_Union[UnmetCondition, _Mapping]]] = ..., row_count: _Optional[int] = ...) -> None: ...

@@ -49,9 +49,9 @@ def test_rows_survive_the_way(count: int, with_vectors: bool) -> None:
 
 
 def test_matches_survive_the_way() -> None:
-    rows = MatchedRows(sequences=np.array([1, 2**50]), unmet=(UnmetCondition(field="a.b", wanted="string"),))
+    rows = MatchedRows(sequences=np.array([1, 2**50]), unmet=(UnmetCondition(field="a.b", wanted="string"),), row_count=3)
     arrived = matched_from(matched_to(rows))
-    assert (arrived.sequences.tolist(), arrived.unmet) == ([1, 2**50], rows.unmet)
+    assert (arrived.sequences.tolist(), arrived.unmet, arrived.row_count) == ([1, 2**50], rows.unmet, 3)
 
 
 def test_bytes_that_are_not_whole_numbers_are_refused() -> None:
