@@ -247,7 +247,8 @@ EVERYTHING: Final = Visibility(principals=None)
 class ShardQuery:
     """What is asked of one shard. A vector, a text, or both; each side gives at most `limit` rows. None: the collection's own.
 
-    `with_chunks` wants the rows' chunks with the dense side, which saves a fetch where that side is the answer.
+    `document_id` wants rows of that document alone, each of which is compared; empty: of any. `with_chunks` wants the rows'
+    chunks with the dense side, which saves a fetch where that side is the answer.
     """
 
     vector: Vector | None = None
@@ -255,6 +256,7 @@ class ShardQuery:
     limit: int
     filter: Filter | None = None
     visibility: Visibility = EVERYTHING
+    document_id: str = ""
     ef_search: int | None = None
     nprobe: int | None = None
     exact: bool = False

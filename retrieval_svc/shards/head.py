@@ -25,8 +25,8 @@ _ROWS_FIRST: Final = 256
 class Head:
     """Rows that follow position `after` of the log. Used from one thread; once frozen it may also be read by another.
 
-    Metadata is only looked at when a filter asks for it, and chunks are only encoded when they are found: what is never asked
-    for costs a write nothing.
+    Metadata and documents are only looked at when somebody asks for them, and chunks are only encoded when they are found: what
+    is never asked for costs a write nothing.
     """
 
     def __init__(self, spec: CollectionSpec, codec: ChunkCodec, after: int) -> None:
@@ -40,6 +40,8 @@ class Head:
         self._lengths = np.empty(_ROWS_FIRST, np.float32)
         self._columns = ColumnBuilder()
         self._columns_end = 0
+        self._documents: dict[str, list[int]] = {}
+        self._documents_end = 0
         self._restricted = False
 
     def __len__(self) -> int:
@@ -94,6 +96,17 @@ class Head:
     def search(self, queries: Matrix, k: int, effort: Effort, selection: Selection | None) -> Best:  # noqa: ARG002  # Always exact.
         """The best k of each prepared query, among the selected rows."""
         return self.vectors.search(queries, k, None if selection is None else selection.rows)
+
+    def search_rows(self, queries: Matrix, k: int, rows: Rows) -> Best:
+        """The best k of each prepared query among some rows."""
+        return self.vectors.search(queries, k, rows)
+
+    def rows_of(self, document_id: str, codec: ChunkCodec) -> Rows:  # noqa: ARG002  # Chunks are not encoded here.
+        """The rows of a document, ascending."""
+        for row in range(self._documents_end, len(self)):
+            self._documents.setdefault(self.chunks[row].document_id, []).append(row)
+        self._documents_end = len(self)
+        return np.array(self._documents.get(document_id, ()), np.int64)
 
     def matching(self, filter_: Filter | None, visibility: Visibility) -> tuple[Mask | None, tuple[UnmetCondition, ...]]:
         """The rows that match and may be seen, None for all of them."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from retrieval_svc.shards.exact import Best
 from retrieval_svc.shards.index import Effort
 from retrieval_svc.shards.known_fields import KnownFields
 from retrieval_svc.shards.layers import Layer
@@ -46,15 +47,23 @@ def _search_alike(
     best: list[LayerBest] = []
     unmet: list[tuple[UnmetCondition, ...]] = []
     for layer in layers:
-        selection, unmet_here = layer.selection(query.filter, query.visibility)
+        (scores, rows), unmet_here = _best(layer, spec, query, vectors)
         unmet.append(unmet_here)
-        scores, rows = layer.source.search(vectors, query.limit, _effort(query, spec), selection)
         if spec.metric is Metric.COSINE:
             np.clip(scores, -1.0, 1.0, out=scores)  # Rounding takes it a hair beyond.
         best.append(layer_best(layer, (scores, rows)))
     rankings = ranked(best, query.limit, len(queries), with_chunks=query.with_chunks)
     unmet_by_all = known.unmet(query.filter, unmet)
     return [(ranking, unmet_by_all) for ranking in rankings]
+
+
+def _best(layer: Layer, spec: CollectionSpec, query: ShardQuery, vectors: Matrix) -> tuple[Best, tuple[UnmetCondition, ...]]:
+    """The best rows of one layer, and the conditions that none of its rows could meet."""
+    if query.document_id:
+        rows, unmet = layer.rows_of(query.document_id, query.filter, query.visibility)
+        return layer.source.search_rows(vectors, query.limit, rows), unmet
+    selection, unmet = layer.selection(query.filter, query.visibility)
+    return layer.source.search(vectors, query.limit, _effort(query, spec), selection), unmet
 
 
 def _effort(query: ShardQuery, spec: CollectionSpec) -> Effort:
@@ -69,5 +78,6 @@ def _effort(query: ShardQuery, spec: CollectionSpec) -> Effort:
 def _parameters(query: ShardQuery) -> object:
     """What queries share that can be searched together."""
     return (
-        query.limit, query.filter, query.visibility, query.ef_search, query.nprobe, query.exact, query.with_chunks,
+        query.limit, query.filter, query.visibility, query.document_id, query.ef_search, query.nprobe, query.exact,
+        query.with_chunks,
     )  # fmt: skip

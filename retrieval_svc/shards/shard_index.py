@@ -143,23 +143,21 @@ class ShardIndex:
         """The nearest rows to each query's vector: best first, ties by sequence number, at most `limit`, never a gone one."""
         return search_layers(self._nonempty(), self._spec, self._known, queries)
 
-    def allowed(self, filter_: Filter | None, visibility: Visibility) -> MatchedRows | None:
-        """The numbers of the rows that match and may be seen; None: all that there are."""
-        if filter_ is None and all(layer.all_may_be_seen(visibility) for layer in self._nonempty()):
+    def allowed(self, query: ShardQuery) -> MatchedRows | None:
+        """The numbers of the rows that a query may find; None: all that there are."""
+        unrestricted = query.filter is None and not query.document_id
+        if unrestricted and all(layer.all_may_be_seen(query.visibility) for layer in self._nonempty()):
             return None
-        return self.match(filter_, visibility)
+        return self.match(query.filter, query.visibility, query.document_id)
 
-    def match(self, filter_: Filter | None, visibility: Visibility) -> MatchedRows:
-        """The numbers of all rows that match and may be seen, ascending."""
-        layers = self._nonempty()
-        selected = [layer.selection(filter_, visibility) for layer in layers]
-        parts = [
-            layer.source.sequences if selection is None else layer.source.sequences[selection.rows]
-            for layer, (selection, _) in zip(layers, selected, strict=True)
-        ]
-        sequences = np.concatenate([np.empty(0, np.int64), *parts])
-        unmet = self._known.unmet(filter_, [unmet for _, unmet in selected])
-        return MatchedRows(sequences=sequences, unmet=unmet, row_count=self.row_count)
+    def match(self, filter_: Filter | None, visibility: Visibility, document_id: str = "") -> MatchedRows:
+        """The numbers of all rows that match and may be seen, ascending; with a `document_id` of those of that document."""
+        parts, unmet = [np.empty(0, np.int64)], []
+        for layer in self._nonempty():
+            sequences, unmet_here = layer.matching_sequences(filter_, visibility, document_id)
+            parts.append(sequences)
+            unmet.append(unmet_here)
+        return MatchedRows(sequences=np.concatenate(parts), unmet=self._known.unmet(filter_, unmet), row_count=self.row_count)
 
     def fetch(self, sequences: Sequences, *, with_vectors: bool = False) -> FetchedRows:
         """Rows by number, in the order asked for; those that are gone are left out."""
@@ -235,7 +233,7 @@ class ShardIndex:
         if segments is None:
             segments = open_segments(self._folder, manifest)
         own = {entry.name: layer for entry, layer in self._segments}
-        self._segments = [(part.entry, own.get(part.entry.name) or Layer(part)) for part in segments]
+        self._segments = [(part.entry, own.get(part.entry.name) or Layer(part, self._codec)) for part in segments]
         self._frozen = [(ready, layer) for ready, layer in self._frozen if ready.position > manifest.position]
         rest = self._head.after_position(manifest.position)
         if rest is not self._head:
@@ -280,7 +278,7 @@ class ShardIndex:
 
     def _start_head(self, head: Head) -> None:
         self._head = head
-        self._head_layer = Layer(head)
+        self._head_layer = Layer(head, self._codec)
 
     def _layers(self) -> list[Layer]:
         """In the order of their rows."""

@@ -43,7 +43,7 @@ def check(shard: ShardIndex) -> None:
     for condition, unmet in ((NEVER_HAD, never), (OF_ANOTHER_TYPE, other), (AllOf(filters=(*ONCE_HAD, NEVER_HAD)), never)):
         assert shard.match(condition, EVERYTHING).unmet == (unmet,)
         assert shard.search([query(vector, filter=condition)])[0][1] == (unmet,)
-        allowed = shard.allowed(condition, EVERYTHING)
+        allowed = shard.allowed(query(vector, filter=condition))
         assert allowed is not None
         assert allowed.unmet == (unmet,)
 

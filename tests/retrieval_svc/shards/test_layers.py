@@ -16,7 +16,7 @@ class Weight:
 
 def layer_of(count: int) -> Layer:
     head = Head(spec_of(), CODEC, after=0)
-    layer = Layer(head)
+    layer = Layer(head, CODEC)
     rows = added(0, clustered(count), metadata=['{"k": "v"}'] * count).stored
     head.append(rows.sequences, rows.vectors, rows.chunks)
     return layer
