@@ -37,6 +37,10 @@ class ChunkCodec:
             metadata_json=json_of(message.metadata, "metadata"),
         )
 
+    def chunk_id(self, encoded: bytes) -> str:
+        """The chunk's own id."""
+        return pb.Chunk.FromString(encoded).id
+
     def document_id(self, encoded: bytes) -> str:
         """The id of the document that the chunk came from."""
         return pb.Chunk.FromString(encoded).document_id

@@ -248,7 +248,8 @@ EVERYTHING: Final = Visibility(principals=None)
 class ShardQuery:
     """What is asked of one shard. A vector, a text, or both; each side gives at most `limit` rows. None: the collection's own.
 
-    `with_chunks` wants the rows' chunks with the dense side, which saves a fetch where that side is the answer.
+    `document_id` wants rows of that document alone, each of which is compared; empty: of any. `with_chunks` wants the rows'
+    chunks with the dense side, which saves a fetch where that side is the answer.
     """
 
     vector: Vector | None = None
@@ -256,6 +257,7 @@ class ShardQuery:
     limit: int
     filter: Filter | None = None
     visibility: Visibility = EVERYTHING
+    document_id: str = ""
     ef_search: int | None = None
     nprobe: int | None = None
     exact: bool = False
@@ -273,7 +275,10 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnmetCondition:
-    """A condition that no row of a shard could meet. `present` are the types that the field has there, none: no row has it."""
+    """A condition that no row could meet of those that a shard has or has had.
+
+    `present` are the types that the field has, or had, there; none: no row has had it.
+    """
 
     field: str
     wanted: str
@@ -309,10 +314,11 @@ class FetchedRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatchedRows:
-    """The rows of a shard that match a filter, ascending."""
+    """The rows of a shard that match a filter, ascending, and how many rows it has."""
 
     sequences: Sequences
     unmet: tuple[UnmetCondition, ...] = ()
+    row_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

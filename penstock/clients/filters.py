@@ -6,7 +6,7 @@
     await client.search("wiki", "towers", filter=recent & ~equals("draft", True))
 
 A field is a key of the metadata, keys of nested objects joined by dots. The service refuses a filter on a field that no chunk
-has, or has with values of another type.
+has or ever had, or only with values of another type.
 """
 
 from collections.abc import Iterable

@@ -113,6 +113,7 @@ class _Shard:
             yield RowBlock(
                 sequences=rows.sequences,
                 vectors=rows.vectors,
+                document_ids=[chunk.document_id for chunk in rows.chunks],
                 payloads=[codec.encode(chunk) for chunk in rows.chunks],
                 metadata_json=[chunk.metadata_json for chunk in rows.chunks],
                 allowed_principals=[chunk.allowed_principals for chunk in rows.chunks],

@@ -27,7 +27,7 @@ from retrieval_svc.cluster.shard_node import ShardNode
 from retrieval_svc.cluster.statistics import Event, NoStatistics, Statistics
 from retrieval_svc.cluster.topology import Topology
 from retrieval_svc.cluster.tracing import MISSING_SHARDS, fan_out_span, shard_call_span
-from retrieval_svc.cluster.unmet_conditions import check_answers, check_unmet
+from retrieval_svc.cluster.unmet_conditions import check_answers, check_matched
 from retrieval_svc.filters import Filter
 from retrieval_svc.search.gathering import FetchedRow, Gathered
 from retrieval_svc.turns import Turns
@@ -184,7 +184,7 @@ class Coordinator:
         finally:
             await asyncio.gather(*pending.values(), return_exceptions=True)
         self._refuse(collection, failures, waits=bool(at_least))
-        check_unmet([rows.unmet for rows in matched.values()])  # A shard without rows says nothing, and so nothing is refused.
+        check_matched(matched.values())
         return {shard: rows.sequences for shard, rows in matched.items()}
 
     def _plan(self, collection: Collection) -> dict[int, tuple[int, ...]]:

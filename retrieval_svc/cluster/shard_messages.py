@@ -49,6 +49,7 @@ def query_from(message: pb.ShardQuery) -> ShardQuery:
         limit=message.limit,
         filter=filter_from(message.filter) if message.HasField("filter") else None,
         visibility=visibility_from(message.principals, sees_everything=message.sees_everything),
+        document_id=message.document_id,
         ef_search=message.ef_search or None,
         nprobe=message.nprobe or None,
         exact=message.exact,
@@ -100,12 +101,14 @@ def fetched_from(message: pb.FetchRowsResponse, *, with_vectors: bool) -> Fetche
 
 def matched_to(rows: MatchedRows) -> pb.MatchRowsResponse:
     """Rows that match."""
-    return pb.MatchRowsResponse(sequences=_bytes(rows.sequences, _INT64), unmet=map(_unmet_to, rows.unmet))
+    unmet = map(_unmet_to, rows.unmet)
+    return pb.MatchRowsResponse(sequences=_bytes(rows.sequences, _INT64), unmet=unmet, row_count=rows.row_count)
 
 
 def matched_from(message: pb.MatchRowsResponse) -> MatchedRows:
     """The same, as values."""
-    return MatchedRows(sequences=sequences_from(message.sequences), unmet=tuple(map(_unmet_from, message.unmet)))
+    unmet = tuple(map(_unmet_from, message.unmet))
+    return MatchedRows(sequences=sequences_from(message.sequences), unmet=unmet, row_count=message.row_count)
 
 
 def visibility_from(principals: Sequence[str], *, sees_everything: bool) -> Visibility:
@@ -134,6 +137,7 @@ def _query_to(query: ShardQuery) -> pb.ShardQuery:
         filter=None if query.filter is None else filter_message(query.filter),
         principals=principals,
         sees_everything=principals is None,
+        document_id=query.document_id,
         ef_search=query.ef_search,
         nprobe=query.nprobe,
         exact=query.exact,

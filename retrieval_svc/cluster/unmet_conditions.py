@@ -1,25 +1,31 @@
-"""Tells a filter that finds nothing today from one that cannot: a field that no row has, or has with another type only."""
+"""Tells a filter that finds nothing today from one that cannot: a field that no row ever had, or had with another type only."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from penstock.errors import InvalidArgument, Violation
-from retrieval_svc.values import ShardAnswer, UnmetCondition
+from retrieval_svc.values import MatchedRows, ShardAnswer, UnmetCondition
 
 
 def check_answers(answers: Sequence[ShardAnswer]) -> None:
-    """Raises InvalidArgument when every shard that has rows says of the same condition that no row could meet it."""
-    with_rows = [answer for answer in answers if answer.row_count > 0]
-    if not with_rows:
+    """Raises InvalidArgument when every shard says of the same condition that no row which it has, or had, could meet it.
+
+    Nothing is refused where no shard has rows: who searches an empty collection has not misspelt anything.
+    """
+    if not any(answer.row_count for answer in answers):
         return
-    for at, first in enumerate(with_rows[0].found):
+    for at, first in enumerate(answers[0].found):
         if first.unmet:
-            check_unmet([answer.found[at].unmet for answer in with_rows])
+            check_unmet([answer.found[at].unmet for answer in answers])
+
+
+def check_matched(matched: Collection[MatchedRows]) -> None:
+    """The same for the rows that match one filter, of every shard."""
+    if any(rows.row_count for rows in matched):
+        check_unmet([rows.unmet for rows in matched])
 
 
 def check_unmet(reports: Sequence[Sequence[UnmetCondition]]) -> None:
-    """The same for the reports of all shards that have rows, one each."""
-    if not reports:
-        return
+    """The same for the reports of all shards, one each."""
     present: dict[tuple[str, str], set[str]] = {(each.field, each.wanted): set() for each in reports[0]}
     for report in reports:
         present = {key: present[key] for each in report if (key := (each.field, each.wanted)) in present}

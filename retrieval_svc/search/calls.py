@@ -47,7 +47,7 @@ class Diversity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grouping:
-    """Hits together by document; top_k then counts documents."""
+    """Hits together by document, the best ones of each; top_k then counts documents."""
 
     hits_per_document_max: int = 1
 

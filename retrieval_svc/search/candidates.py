@@ -1,7 +1,8 @@
 """Rows on their way to becoming hits."""
 
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,10 @@ from retrieval_svc.values import Sequences
 Scores = NDArray[np.float64]
 Places = NDArray[np.intp]
 """Places of rows in a list of candidates."""
+
+
+_SHARD_SHIFT: Final = 48
+"""Shards are below 2^10, and 2^48 changes of one shard are beyond reach."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,10 +57,29 @@ class Candidates:
         column = chunk_column(chunks)
         return replace(self, chunks=column).take(np.flatnonzero(column != np.array(None)))
 
+    def from_score(self, minimum: float) -> "Candidates":
+        """Those with that score or a higher one, compared in the precision that callers see."""
+        return self.take(np.flatnonzero(self.scores.astype(np.float32) >= np.float32(minimum)))
+
+    def without(self, others: "Candidates") -> "Candidates":
+        """The rows that are not among others."""
+        return self.take(np.flatnonzero(~np.isin(self.keys, others.keys)))
+
+    @property
+    def keys(self) -> NDArray[np.int64]:
+        """Shard and sequence number as one number."""
+        return (self.shards.astype(np.int64) << _SHARD_SHIFT) | self.sequences
+
     @property
     def have_chunks(self) -> bool:
         """Whether the chunk of every row has been read."""
         return all(chunk is not None for chunk in self.chunks.tolist())
+
+
+def joined(parts: Sequence[Candidates]) -> Candidates:
+    """The rows of all parts, of which there is one at least, one after another."""
+    columns = (np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Candidates))
+    return Candidates(**dict(zip((each.name for each in fields(Candidates)), columns, strict=True)))
 
 
 def dense_candidates(rows: GatheredRows) -> Candidates:

@@ -13,6 +13,10 @@ class ChunkParts(Protocol):
         """The chunk of those bytes."""
         ...
 
+    def chunk_id(self, encoded: bytes) -> str:
+        """The chunk's own id."""
+        ...
+
     def document_id(self, encoded: bytes) -> str:
         """The id of the document that the chunk came from; empty when there is none."""
         ...

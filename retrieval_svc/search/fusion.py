@@ -15,11 +15,21 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval_svc.search.calls import Fusion, FusionMethod
-from retrieval_svc.search.candidates import Candidates, Places, Scores, unknown
+from retrieval_svc.search.calls import Fusion, FusionMethod, SearchCall, SearchMode
+from retrieval_svc.search.candidates import Candidates, Places, Scores, dense_candidates, lexical_candidates, unknown
+from retrieval_svc.search.gathering import NO_ROWS, Gathered
 
-_SHARD_SHIFT = 48
-"""Shard and sequence number as one number: shards are below 2^10, and 2^48 changes of one shard are beyond reach."""
+
+def one_ranking(call: SearchCall, gathered: Gathered) -> Candidates:
+    """One ranking of what the sides found, as the search's mode has it."""
+    dense, lexical = gathered.dense or NO_ROWS, gathered.lexical or NO_ROWS
+    match call.mode:
+        case SearchMode.DENSE:
+            return dense_candidates(dense)
+        case SearchMode.LEXICAL:
+            return lexical_candidates(lexical)
+        case SearchMode.HYBRID:
+            return fused(dense_candidates(dense), lexical_candidates(lexical), call.fusion or Fusion())
 
 
 def fused(dense: Candidates, lexical: Candidates, fusion: Fusion) -> Candidates:
@@ -36,6 +46,15 @@ def fused(dense: Candidates, lexical: Candidates, fusion: Fusion) -> Candidates:
     else:
         parts = [weight * np.nan_to_num(min_max(scores), nan=0.0) for weight, scores in zip(weights, sides, strict=True)]
     return union.scored(parts[0] + parts[1])
+
+
+def beyond(candidates: Candidates, found: Candidates) -> Candidates:
+    """What was found, by a later look, beyond the candidates that fused scores are over.
+
+    Neither side has it among those, so it has nothing of either: it stands behind them with 0, in the order of its own fusion.
+    """
+    rest = found.without(candidates)
+    return replace(rest, scores=np.zeros(len(rest)))
 
 
 def reciprocal_ranks(ranks: Scores, k: int) -> Scores:
@@ -57,7 +76,7 @@ def min_max(scores: Scores) -> Scores:
 
 def _union(dense: Candidates, lexical: Candidates) -> Candidates:
     """The dense side's rows, then those that only the lexical side has."""
-    in_lexical = _places(_keys(dense), _keys(lexical))
+    in_lexical = _places(dense.keys, lexical.keys)
     both = in_lexical >= 0
     lexical_of_dense = unknown(len(dense))
     lexical_of_dense[both] = lexical.scores[in_lexical[both]]
@@ -80,12 +99,8 @@ def _ranks(union: Candidates, lexical: Candidates) -> tuple[Scores, Scores]:
     dense_count = int(np.count_nonzero(~np.isnan(union.dense_scores)))
     dense = np.full(len(union), np.inf)
     dense[:dense_count] = np.arange(1, dense_count + 1)
-    places = _places(_keys(union), _keys(lexical))
+    places = _places(union.keys, lexical.keys)
     return dense, np.where(places >= 0, places + 1.0, np.inf)
-
-
-def _keys(rows: Candidates) -> NDArray[np.int64]:
-    return (rows.shards.astype(np.int64) << _SHARD_SHIFT) | rows.sequences
 
 
 def _places(keys: NDArray[np.int64], among: NDArray[np.int64]) -> Places:

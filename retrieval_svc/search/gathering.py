@@ -1,7 +1,7 @@
 """Where searches get their candidates from: all shards of a collection, wherever they are."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ class GatheredRows:
     chunks: tuple[bytes, ...] = ()
 
 
+NO_ROWS: Final = GatheredRows(scores=np.empty(0, np.float32), shards=np.empty(0, np.int32), sequences=np.empty(0, np.int64))
+
+
 @light
 class Gathered:
     """What one query found: by vector and by words, each side at most the query's limit. `missing_shards` did not answer."""
@@ -39,6 +42,11 @@ class FetchedRow:
 
     chunk: bytes
     vector: Vector | None = None
+
+
+def chunks_of(fetched: Sequence[FetchedRow | None]) -> list[bytes | None]:
+    """The chunks of rows that were read; None for those that are gone."""
+    return [None if row is None else row.chunk for row in fetched]
 
 
 class Gatherer(Protocol):

@@ -8,9 +8,9 @@ import numpy as np
 from retrieval_svc.search.calls import SearchMode, SearchResult
 from retrieval_svc.search.candidates import Candidates
 from retrieval_svc.search.chunk_parts import ChunkParts
-from retrieval_svc.search.gathering import FetchedRow, Gathered, GatheredRows, Gatherer
+from retrieval_svc.search.gathering import NO_ROWS, FetchedRow, Gathered, GatheredRows, Gatherer, chunks_of
 from retrieval_svc.search.planning import SearchPlan
-from retrieval_svc.search.ranking import NO_ROWS, Page, chunks_of
+from retrieval_svc.search.ranking import Page
 from retrieval_svc.values import Collection
 
 Fetched = list[FetchedRow | None]

@@ -28,8 +28,8 @@ class SearchPlan:
     Its page is the ranking's hits (grouped: documents) from `offset` to before `end`; `needed` of them tell whether there is
     another page. `limit` candidates are asked of each side. `reranked` and `diversified` are the pools of those steps.
 
-    Pools, and the candidates of a fusion, do not depend on the page: all pages are slices of one ranking, and end with it. Only
-    where a fused and grouped search had to look at more candidates for a later page may its documents have changed places.
+    Pools, and the candidates of a fusion, do not depend on the page: all pages are slices of one ranking, and end with it.
+    Where a fused and grouped search has to look at more candidates for a later page, what they bring stands behind the others.
     """
 
     call: SearchCall
@@ -57,8 +57,26 @@ class SearchPlan:
     @property
     def may_grow(self) -> bool:
         """Whether more candidates may be asked for to find more documents: not where their number was said."""
-        fixed = self.reranked or self.diversified or (self.call.fusion and self.call.fusion.candidates)
-        return self.call.grouping is not None and not fixed and self.limit < FUSION_CANDIDATES_MAX
+        fixed = self.call.fusion and self.call.fusion.candidates
+        return self._goes_beyond and not fixed and self.limit < FUSION_CANDIDATES_MAX
+
+    @property
+    def hits_per_document_max(self) -> int:
+        """How many hits of one document are wanted, where hits are grouped."""
+        return self.call.grouping.hits_per_document_max if self.call.grouping else 1
+
+    @property
+    def looks_further(self) -> bool:
+        """Whether the documents that were found may have hits beyond the candidates."""
+        return self._goes_beyond and self.hits_per_document_max > 1
+
+    @property
+    def _goes_beyond(self) -> bool:
+        """Whether what is not among the candidates may be a hit: not of a pool, nor where a threshold is above its fused 0."""
+        call = self.call
+        if call.grouping is None or self.reranked or self.diversified:
+            return False
+        return call.mode is not SearchMode.HYBRID or call.score_min is None or call.score_min <= 0.0
 
     def grown(self) -> "SearchPlan":
         """The same search over more candidates."""
@@ -78,6 +96,11 @@ class SearchPlan:
             exact=call.exact,
             with_chunks=self.with_chunks,
         )
+
+    def further_query(self, vector: Vector | None, document_id: str) -> ShardQuery:
+        """What is asked of the shards for one document's hits."""
+        with_chunks = self.call.mode is SearchMode.DENSE
+        return replace(self.query(vector), document_id=document_id, limit=self.hits_per_document_max, with_chunks=with_chunks)
 
     def next_page_token(self, uid: int, found: int) -> str:
         """The token of the next page, when as many hits (grouped: documents) were `found` in all."""

@@ -10,17 +10,16 @@ from opentelemetry.trace import Tracer
 from penstock import semconv
 from penstock.tracing import inner_span
 from retrieval_svc.search.calls import Fusion, SearchMode
-from retrieval_svc.search.candidates import Candidates, dense_candidates, lexical_candidates
+from retrieval_svc.search.candidates import Candidates, joined
 from retrieval_svc.search.chunk_parts import ChunkParts
 from retrieval_svc.search.diversity import most_marginally_relevant, similarity_in
-from retrieval_svc.search.fusion import fused, min_max
-from retrieval_svc.search.gathering import FetchedRow, Gathered, GatheredRows, Gatherer
-from retrieval_svc.search.grouping import grouped
+from retrieval_svc.search.further_hits import FurtherHits
+from retrieval_svc.search.fusion import beyond, min_max, one_ranking
+from retrieval_svc.search.gathering import NO_ROWS, FetchedRow, Gathered, Gatherer, chunks_of
+from retrieval_svc.search.grouping import Groups, grouped
 from retrieval_svc.search.planning import SearchPlan
 from retrieval_svc.search.reranking import Reranking, reranking_named
 from retrieval_svc.values import Collection, Matrix, Metric, Vector
-
-NO_ROWS = GatheredRows(scores=np.empty(0, np.float32), shards=np.empty(0, np.int32), sequences=np.empty(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,6 +35,24 @@ class Page:
     missing_shards: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Ranking:
+    """Candidates in their final order; `groups` say which are of one document. `gone` ones vanished on the way."""
+
+    rows: Candidates
+    gone: int
+    groups: Groups | None = None
+
+    @property
+    def found(self) -> int:
+        """How many hits (grouped: documents) there are."""
+        return len(self.rows) if self.groups is None else len(self.groups)
+
+    def between(self, first: int, end: int) -> Candidates:
+        """The hits (grouped: those of the documents) from `first` to before `end`."""
+        return self.rows.take(slice(first, end) if self.groups is None else self.groups.between(first, end))
+
+
 class Ranker:
     """Ranks what was gathered, and gathers more where that has too few documents."""
 
@@ -44,54 +61,62 @@ class Ranker:
         self._codec = codec
         self._rerankings = rerankings
         self._tracer = tracer
+        self._further = FurtherHits(gatherer, codec)
 
     async def page(self, collection: Collection, plan: SearchPlan, vector: Vector | None, gathered: Gathered) -> Page:
         """The page that is asked for."""
-        page = await self._page(collection, plan, gathered)
-        while page.found < plan.needed and plan.may_grow and not _is_exhausted(gathered, plan):
+        ranking = await self._ranking(collection, plan, gathered)
+        while ranking.found < plan.needed and plan.may_grow and not _is_exhausted(gathered, plan):
             plan = plan.grown()
             [gathered] = await self._gatherer.gather(
                 collection, [plan.query(vector)], at_least=plan.call.at_least, allow_partial=plan.call.allow_partial
             )
-            page = await self._page(collection, plan, gathered)
-        return page
+            ranking = await self._ranking(collection, plan, gathered, before=ranking)
+        rows, missing = ranking.between(plan.offset, plan.end), gathered.missing_shards
+        if plan.looks_further and not _is_exhausted(gathered, plan):
+            rows, more_missing = await self._further.added(collection, plan, vector, rows)
+            missing = tuple(sorted({*missing, *more_missing}))
+        return Page(rows=rows, found=ranking.found, gone=ranking.gone, missing_shards=missing)
 
-    async def _page(self, collection: Collection, plan: SearchPlan, gathered: Gathered) -> Page:
+    async def _ranking(
+        self, collection: Collection, plan: SearchPlan, gathered: Gathered, before: _Ranking | None = None
+    ) -> _Ranking:
+        """All steps in their order. `before` is the ranking of fewer candidates, which a fused one goes on."""
         call = plan.call
         rows, gone = self._fused(plan, gathered), 0
+        if before is not None and call.mode is SearchMode.HYBRID:
+            rows = joined([before.rows, beyond(before.rows, rows)])
         if call.reranking:
             pool = rows.take(slice(plan.reranked))
             rows = await self._reranked(collection, plan, pool)
             gone += len(pool) - len(rows)
-        if call.score_min is not None:  # Compared in the precision that callers see.
-            rows = rows.take(np.flatnonzero(rows.scores.astype(np.float32) >= np.float32(call.score_min)))
+        if call.score_min is not None:
+            rows = rows.from_score(call.score_min)
         if call.diversity:
             pool = rows.take(slice(plan.diversified))
             rows, vanished = await self._diversified(collection, plan, pool)
             gone += vanished
-        if call.grouping:
-            return await self._grouped(collection, plan, rows, gone, gathered)
-        page = rows.take(slice(plan.offset, plan.end))
-        return Page(rows=page, found=len(rows), gone=gone, missing_shards=gathered.missing_shards)
+        if not call.grouping:
+            return _Ranking(rows=rows, gone=gone)
+        here = await self._with_chunks(collection, rows)
+        documents = [self._codec.document_id(chunk) for chunk in here.chunks.tolist()]
+        groups = grouped(documents, plan.hits_per_document_max)
+        return _Ranking(rows=here, gone=gone + len(rows) - len(here), groups=groups)
 
     def _fused(self, plan: SearchPlan, gathered: Gathered) -> Candidates:
         """One ranking of what the sides found."""
-        dense, lexical = gathered.dense or NO_ROWS, gathered.lexical or NO_ROWS
-        match plan.call.mode:
-            case SearchMode.DENSE:
-                return dense_candidates(dense)
-            case SearchMode.LEXICAL:
-                return lexical_candidates(lexical)
-            case SearchMode.HYBRID:
-                fusion = plan.call.fusion or Fusion()
-                with inner_span(self._tracer, "fusion") as span:
-                    rows = fused(dense_candidates(dense), lexical_candidates(lexical), fusion)
-                    if span.is_recording():
-                        span.set_attribute(semconv.PENSTOCK_FUSION_METHOD, fusion.method.value)
-                        span.set_attribute(semconv.PENSTOCK_DENSE_COUNT, len(dense.scores))
-                        span.set_attribute(semconv.PENSTOCK_LEXICAL_COUNT, len(lexical.scores))
-                        span.set_attribute(semconv.PENSTOCK_CANDIDATE_COUNT, len(rows))
-                    return rows
+        call = plan.call
+        if call.mode is not SearchMode.HYBRID:
+            return one_ranking(call, gathered)
+        with inner_span(self._tracer, "fusion") as span:
+            rows = one_ranking(call, gathered)
+            if span.is_recording():
+                dense, lexical = gathered.dense or NO_ROWS, gathered.lexical or NO_ROWS
+                span.set_attribute(semconv.PENSTOCK_FUSION_METHOD, (call.fusion or Fusion()).method.value)
+                span.set_attribute(semconv.PENSTOCK_DENSE_COUNT, len(dense.scores))
+                span.set_attribute(semconv.PENSTOCK_LEXICAL_COUNT, len(lexical.scores))
+                span.set_attribute(semconv.PENSTOCK_CANDIDATE_COUNT, len(rows))
+            return rows
 
     async def _reranked(self, collection: Collection, plan: SearchPlan, pool: Candidates) -> Candidates:
         pool = await self._with_chunks(collection, pool)
@@ -125,29 +150,12 @@ class Ranker:
             )
         return here.take(places), len(pool) - len(here)
 
-    async def _grouped(self, collection: Collection, plan: SearchPlan, rows: Candidates, gone: int, gathered: Gathered) -> Page:
-        """The page's documents. A document's hits are those of its chunks that are among the candidates."""
-        here = await self._with_chunks(collection, rows)
-        hits_max = plan.call.grouping.hits_per_document_max if plan.call.grouping else 1
-        groups = grouped([self._codec.document_id(chunk) for chunk in here.chunks.tolist()], hits_max)
-        return Page(
-            rows=here.take(groups.between(plan.offset, plan.end)),
-            found=len(groups),
-            gone=gone + len(rows) - len(here),
-            missing_shards=gathered.missing_shards,
-        )
-
     async def _with_chunks(self, collection: Collection, rows: Candidates) -> Candidates:
         """The rows with their chunks, without those that are gone."""
         if rows.have_chunks:
             return rows
         fetched = await self._gatherer.fetch(collection, rows.shards, rows.sequences, with_vectors=False)
         return rows.with_chunks(chunks_of(fetched))
-
-
-def chunks_of(fetched: Sequence[FetchedRow | None]) -> list[bytes | None]:
-    """The chunks of rows that were read; None for those that are gone."""
-    return [None if row is None else row.chunk for row in fetched]
 
 
 def _with_vectors(rows: Candidates, fetched: Sequence[FetchedRow | None]) -> tuple[Candidates, Matrix]:

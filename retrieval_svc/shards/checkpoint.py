@@ -21,6 +21,7 @@ import numpy as np
 import orjson
 
 from penstock.errors import FailedPrecondition
+from retrieval_svc.shards.columns import Key, Kind
 from retrieval_svc.shards.disk import LOCAL_DISK, Disk, FileEntry, fault_of, file_entry, full_disk_told
 from retrieval_svc.shards.segment import SEGMENTS, Segment, SegmentEntry
 from retrieval_svc.values import Metric, Sequences
@@ -41,7 +42,8 @@ _log = logging.getLogger(__name__)
 class Manifest:
     """A checkpoint. Every row up to `position` is in `segments`; of those rows `tombstones` (ascending) are gone.
 
-    `name` is empty until it is published. `attachments` are files of others that belong to the same position.
+    `name` is empty until it is published. `fields` are those that rows had which are in no segment any more. `attachments` are
+    files of others that belong to the same position.
     """
 
     shard: int
@@ -50,6 +52,7 @@ class Manifest:
     metric: Metric
     segments: tuple[SegmentEntry, ...]
     tombstones: Sequences
+    fields: tuple[Key, ...] = ()
     attachments: tuple[FileEntry, ...] = ()
     name: str = ""
     tombstone_file: FileEntry | None = None
@@ -178,6 +181,7 @@ def encoded(manifest: Manifest) -> bytes:
             "dimension": manifest.dimension,
             "metric": manifest.metric.value,
             "segments": [segment.to_json() for segment in manifest.segments],
+            "fields": [(kind.value, field) for kind, field in manifest.fields],
             "attachments": [asdict(file) for file in manifest.attachments],
             "tombstones": None if manifest.tombstone_file is None else asdict(manifest.tombstone_file),
         },
@@ -206,6 +210,7 @@ def _from_json(document: dict[str, Any]) -> Manifest:
         metric=Metric(document["metric"]),
         segments=tuple(SegmentEntry.from_json(segment) for segment in document["segments"]),
         tombstones=np.zeros(0, np.int64),
+        fields=tuple((Kind(kind), field) for kind, field in document.get("fields", ())),
         attachments=tuple(FileEntry(**file) for file in document["attachments"]),
         tombstone_file=None if tombstones is None else FileEntry(**tombstones),
     )

@@ -134,11 +134,16 @@ class Columns:
         place = self._keys.find(_key_text(kind, field))
         return None if place is None else self._at(place, kind)
 
+    def keys(self) -> Iterator[Key]:
+        """Of all columns."""
+        for text in self._keys:
+            kind, _, field = text.partition(":")
+            yield Kind(kind), field
+
     def items(self) -> Iterator[tuple[Key, Column]]:
         """All columns."""
-        for place, text in enumerate(self._keys):
-            kind, _, field = text.partition(":")
-            yield (Kind(kind), field), self._at(place, Kind(kind))
+        for place, key in enumerate(self.keys()):
+            yield key, self._at(place, key[0])
 
     def codes_of(self, texts: Iterable[str]) -> list[int]:
         """As ColumnSource has it."""
@@ -253,6 +258,13 @@ def compared(values: NDArray[Any], bounds: Range) -> NDArray[np.bool_]:
     if bounds.lte is not None:
         mask &= values <= bounds.lte
     return mask
+
+
+def keys_of(metadata_json: str) -> Iterator[Key]:
+    """The columns that a row with this metadata has values in."""
+    if metadata_json:
+        for kind, field, _ in _values(orjson.loads(metadata_json)):
+            yield kind, field
 
 
 def _values(metadata: dict[str, Any]) -> Iterator[tuple[Kind, str, Any]]:

@@ -3,7 +3,8 @@
     python -m retrieval_svc.shards.compaction PLAN
 
 It runs at a lower priority, and its memory goes with it: the vectors of the result and their graph where that is an HNSW
-index, blocks of rows otherwise. What it leaves half done when it is killed is a folder that no checkpoint names.
+index, blocks of rows and 16 bytes a row otherwise. What it leaves half done when it is killed is a folder that no checkpoint
+names.
 """
 
 import os
@@ -22,6 +23,7 @@ from retrieval_svc.shards.checkpoint import PLANS
 from retrieval_svc.shards.columns import Columns
 from retrieval_svc.shards.compaction_policy import CompactionPlan
 from retrieval_svc.shards.disk import LOCAL_DISK, Disk, full_disk_told
+from retrieval_svc.shards.documents import Hashes
 from retrieval_svc.shards.exact import BLOCK_ROWS, Rows
 from retrieval_svc.shards.index import use_threads
 from retrieval_svc.shards.segment import INDEX, SEGMENTS, Segment, SegmentEntry, read_entry
@@ -75,19 +77,22 @@ def run(plan: CompactionPlan, *, disk: Disk = LOCAL_DISK) -> SegmentEntry:
     base = plan.folder / SEGMENTS / plan.inputs[0] / INDEX if plan.base else None
     spec = plan.spec
     with full_disk_told(plan.folder), SegmentWriter(plan.folder, plan.name, spec.dimension, spec.metric, disk=disk) as writer:
-        for segment, rows, vectors in _blocks(parts):
+        for part, rows, vectors in _blocks(parts):
+            segment = part.segment
             lengths = None if segment.lengths is None else segment.lengths[rows]
-            writer.add(segment.sequences[rows], vectors, lengths, segment.payloads(rows))
+            documents = None if part.documents is None else part.documents[rows]
+            writer.add(segment.sequences[rows], vectors, lengths, segment.payloads(rows), documents)
         columns = Columns.merged([(part.segment.columns, part.rows) for part in parts])
         return writer.finish(columns, spec.index, base=base)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Part:
-    """A segment and which of its rows go on."""
+    """A segment, which of its rows go on, and the hashes of all its rows' documents where its files have them."""
 
     segment: Segment
     rows: Rows
+    documents: Hashes | None
 
 
 def _part(plan: CompactionPlan, name: str, *, keep_all: bool) -> _Part:
@@ -96,15 +101,16 @@ def _part(plan: CompactionPlan, name: str, *, keep_all: bool) -> _Part:
         raise FailedPrecondition(f"segment {name} of {plan.folder} is gone; plan the compaction anew")
     segment = Segment.open(plan.folder, entry)
     kept = np.ones(len(segment), np.bool_) if keep_all else ~np.isin(segment.sequences, plan.gone)
-    return _Part(segment=segment, rows=np.flatnonzero(kept))
+    documents = None if segment.documents is None else segment.documents.by_row()
+    return _Part(segment=segment, rows=np.flatnonzero(kept), documents=documents)
 
 
-def _blocks(parts: list[_Part]) -> Iterator[tuple[Segment, Rows, Matrix]]:
+def _blocks(parts: list[_Part]) -> Iterator[tuple[_Part, Rows, Matrix]]:
     for part in parts:
         for start in range(0, len(part.segment), BLOCK_ROWS):
             first, last = np.searchsorted(part.rows, [start, start + BLOCK_ROWS])
             rows = part.rows[first:last]
-            yield part.segment, rows, part.segment.vectors.read(start, start + BLOCK_ROWS)[rows - start]
+            yield part, rows, part.segment.vectors.read(start, start + BLOCK_ROWS)[rows - start]
 
 
 def _spec(document: dict[str, Any]) -> CollectionSpec:

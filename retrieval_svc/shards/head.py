@@ -1,7 +1,8 @@
 """The newest rows of a shard: in memory, searched exactly, added to until they are frozen and written as a segment."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 from uuid import uuid4
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval_svc.filters import Filter
-from retrieval_svc.shards.columns import ColumnBuilder
+from retrieval_svc.shards.columns import ColumnBuilder, Key, keys_of
 from retrieval_svc.shards.exact import Best, Rows
 from retrieval_svc.shards.filtering import Mask, matching
 from retrieval_svc.shards.index import Effort, FlatVectors
@@ -24,8 +25,8 @@ _ROWS_FIRST: Final = 256
 class Head:
     """Rows that follow position `after` of the log. Used from one thread; once frozen it may also be read by another.
 
-    Metadata is only looked at when a filter asks for it, and chunks are only encoded when they are found: what is never asked
-    for costs a write nothing.
+    Metadata and documents are only looked at when somebody asks for them, and chunks are only encoded when they are found: what
+    is never asked for costs a write nothing.
     """
 
     def __init__(self, spec: CollectionSpec, codec: ChunkCodec, after: int) -> None:
@@ -39,6 +40,8 @@ class Head:
         self._lengths = np.empty(_ROWS_FIRST, np.float32)
         self._columns = ColumnBuilder()
         self._columns_end = 0
+        self._documents: dict[str, list[int]] = {}
+        self._documents_end = 0
         self._restricted = False
 
     def __len__(self) -> int:
@@ -94,6 +97,17 @@ class Head:
         """The best k of each prepared query, among the selected rows."""
         return self.vectors.search(queries, k, None if selection is None else selection.rows)
 
+    def search_rows(self, queries: Matrix, k: int, rows: Rows) -> Best:
+        """The best k of each prepared query among some rows."""
+        return self.vectors.search(queries, k, rows)
+
+    def rows_of(self, document_id: str, codec: ChunkCodec) -> Rows:  # noqa: ARG002  # Chunks are not encoded here.
+        """The rows of a document, ascending."""
+        for row in range(self._documents_end, len(self)):
+            self._documents.setdefault(self.chunks[row].document_id, []).append(row)
+        self._documents_end = len(self)
+        return np.array(self._documents.get(document_id, ()), np.int64)
+
     def matching(self, filter_: Filter | None, visibility: Visibility) -> tuple[Mask | None, tuple[UnmetCondition, ...]]:
         """The rows that match and may be seen, None for all of them."""
         if filter_ is None and not (self._restricted and visibility.principals is not None):
@@ -103,6 +117,11 @@ class Head:
             self._columns.add(row, chunk.metadata_json, chunk.allowed_principals)
         self._columns_end = len(self)
         return matching(self._columns, len(self), filter_, visibility)
+
+    def keys(self, rows: Rows | None = None) -> Iterator[Key]:
+        """The fields of rows, with the kinds of their values; None: of all rows."""
+        chunks = self.chunks if rows is None else [self.chunks[row] for row in rows.tolist()]
+        return chain.from_iterable(keys_of(chunk.metadata_json) for chunk in chunks)
 
     def payloads(self, rows: Rows) -> list[bytes]:
         """The encoded chunks of rows."""

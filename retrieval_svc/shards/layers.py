@@ -1,14 +1,17 @@
 """A layer of a shard: a segment or a head, and which of its rows are gone."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 
 from retrieval_svc.filters import Filter
+from retrieval_svc.shards.columns import Key
 from retrieval_svc.shards.exact import Best, Rows
 from retrieval_svc.shards.filtering import Mask
 from retrieval_svc.shards.index import Effort
+from retrieval_svc.shards.payloads import ChunkCodec
 from retrieval_svc.shards.selection import RecentlyUsed, Selection
 from retrieval_svc.values import Matrix, Sequences, UnmetCondition, Visibility
 
@@ -35,8 +38,20 @@ class RowSource(Protocol):
         """The best k of each prepared query, among the selected rows; -1 nowhere."""
         ...
 
+    def search_rows(self, queries: Matrix, k: int, rows: Rows) -> Best:
+        """The best k of each prepared query among some rows, each of which is compared."""
+        ...
+
+    def rows_of(self, document_id: str, codec: ChunkCodec) -> Rows:
+        """The rows of a document, ascending. `codec` reads chunks where that is the only way to tell."""
+        ...
+
     def matching(self, filter_: Filter | None, visibility: Visibility) -> tuple[Mask | None, tuple[UnmetCondition, ...]]:
         """The rows that match and may be seen, None for all of them; and the conditions that none could meet."""
+        ...
+
+    def keys(self, rows: Rows | None = None) -> Iterator[Key]:
+        """The fields of some rows (None: of all) with the kinds of their values; of others too, where telling costs more."""
         ...
 
     def payloads(self, rows: Rows) -> list[bytes]:
@@ -76,8 +91,9 @@ class _Selected:
 class Layer:
     """Rows with tombstones. Used from the index thread alone."""
 
-    def __init__(self, source: RowSource) -> None:
+    def __init__(self, source: RowSource, codec: ChunkCodec) -> None:
         self.source = source
+        self._codec = codec
         self.gone_count = 0
         self._gone = np.zeros(0, np.bool_)
         self._matched: RecentlyUsed[_Matched] = RecentlyUsed(CACHE_BYTES_MAX)
@@ -134,9 +150,27 @@ class Layer:
         key = (None, None) if matched.mask is None else (filter_, visibility)
         return self._with_tombstones(key, matched.mask), matched.unmet
 
-    def matches_all(self, filter_: Filter | None, visibility: Visibility) -> bool:
-        """Whether every row matches and may be seen."""
-        return self._matching(filter_, visibility).mask is None
+    def rows_of(
+        self, document_id: str, filter_: Filter | None, visibility: Visibility
+    ) -> tuple[Rows, tuple[UnmetCondition, ...]]:
+        """Of a document: the rows that match, may be seen and are not gone, ascending; and the conditions as above."""
+        selection, unmet = self.selection(filter_, visibility)
+        rows = self.source.rows_of(document_id, self._codec)
+        return rows if selection is None else rows[selection.mask[rows]], unmet
+
+    def matching_sequences(
+        self, filter_: Filter | None, visibility: Visibility, document_id: str
+    ) -> tuple[Sequences, tuple[UnmetCondition, ...]]:
+        """The numbers of the rows that match, of all documents where the id is empty; and the conditions as above."""
+        if document_id:
+            rows, unmet = self.rows_of(document_id, filter_, visibility)
+            return self.source.sequences[rows], unmet
+        selection, unmet = self.selection(filter_, visibility)
+        return self.source.sequences if selection is None else self.source.sequences[selection.rows], unmet
+
+    def all_may_be_seen(self, visibility: Visibility) -> bool:
+        """Whether every row may be seen."""
+        return self._matching(None, visibility).mask is None
 
     def _matching(self, filter_: Filter | None, visibility: Visibility) -> _Matched:
         key = (filter_, visibility)

@@ -141,6 +141,7 @@ class ShardOpener:
         through = (await self._reader.positions(key.uid)).get(key.shard, 0)
         await asyncio.to_thread(_emptied, folder)
         fresh = await self._threads.index.run(partial(self._open_index, collection, key))
+        await self._threads.index.run(partial(fresh.remember, await self._threads.index.run(replica.index.fields)))
         unwritten: list[FrozenHead] = []
         async for rows in self._reader.rows(key.uid, key.shard, through):
             await self._apply(fresh, _stored(rows, fresh.position, int(rows.sequences[-1])))

@@ -1,14 +1,14 @@
 """The encoded chunks of a segment's rows, one after another in one file, and where each ends in another."""
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval_svc.shards.exact import Rows
+from retrieval_svc.shards.exact import BLOCK_ROWS, Rows
 from retrieval_svc.values import StoredChunk
 
 Number = TypeVar("Number", bound=np.generic)
@@ -18,7 +18,7 @@ ENDS: Final = "payload_ends.i64"
 
 
 class ChunkCodec(Protocol):
-    """Between a chunk and the bytes that searches answer with. Both are pure and may run on any thread."""
+    """Between a chunk and the bytes that searches answer with. All is pure and may run on any thread."""
 
     def encode(self, chunk: StoredChunk) -> bytes:
         """A chunk without its vector."""
@@ -26,6 +26,10 @@ class ChunkCodec(Protocol):
 
     def decode(self, data: bytes) -> StoredChunk:
         """The chunk that was encoded."""
+        ...
+
+    def document_id(self, data: bytes, /) -> str:
+        """The id of the document that the chunk came from; empty when there is none."""
         ...
 
 
@@ -36,6 +40,11 @@ class Payloads:
         ends = mapped(folder / ENDS, np.int64)
         self._starts = np.concatenate([np.zeros(1, np.int64), ends])
         self._blob = _mapped_bytes(folder / BLOB)
+
+    def all(self) -> Iterator[bytes]:
+        """All payloads, one after another."""
+        for first in range(0, len(self._starts) - 1, BLOCK_ROWS):
+            yield from self.at(np.arange(first, min(first + BLOCK_ROWS, len(self._starts) - 1)))
 
     def at(self, rows: Rows) -> list[bytes]:
         """The payloads of rows, in their order."""

@@ -181,7 +181,7 @@ class Replica:
             message = "the collection does not index the words of its texts; create one with lexical.enabled"
             raise FailedPrecondition(message)
         allowed = None
-        if query.filter is not None or query.visibility.principals is not None:
+        if query.filter is not None or query.visibility.principals is not None or query.document_id:
             allowed = await self._allowed(query)
         with inner_span(self._tracer, "lexical") as span:
             sequences = None if allowed is None else allowed.sequences
@@ -212,7 +212,7 @@ class Replica:
 
     async def _allowed(self, query: ShardQuery) -> MatchedRows | None:
         with inner_span(self._tracer, "filter") as span:
-            allowed = await self._threads.index.run(partial(self.index.allowed, query.filter, query.visibility))
+            allowed = await self._threads.index.run(partial(self.index.allowed, query))
             if allowed is not None:
                 span.set_attribute(semconv.PENSTOCK_HIT_COUNT, len(allowed.sequences))
             return allowed

@@ -6,12 +6,14 @@
     sequences.i64      the rows' sequence numbers, ascending
     payloads.bin, payload_ends.i64
     columns/           metadata and access lists
+    documents.u64, document_rows.i32
+                       which rows are of a document; not there in segments from before, nor in what is merged of such
     segment.json       what is here, with checksums
 
 A segment is written to a folder of another name and appears by being renamed, so one that is there is whole.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -20,13 +22,14 @@ import numpy as np
 import orjson
 
 from retrieval_svc.filters import Filter
-from retrieval_svc.shards.columns import Columns, Kind
+from retrieval_svc.shards.columns import Columns, Key, Kind
 from retrieval_svc.shards.disk import FileEntry
+from retrieval_svc.shards.documents import Documents, hashes_of
 from retrieval_svc.shards.exact import Best, Rows
 from retrieval_svc.shards.filtering import Mask, matching
 from retrieval_svc.shards.index import AnnIndex, Effort, FlatVectors
 from retrieval_svc.shards.metrics import Lengths, as_given
-from retrieval_svc.shards.payloads import Payloads, mapped
+from retrieval_svc.shards.payloads import ChunkCodec, Payloads, mapped
 from retrieval_svc.shards.selection import Selection
 from retrieval_svc.values import IndexKind, Matrix, Sequences, UnmetCondition, Visibility
 
@@ -74,6 +77,7 @@ class Segment:
         self.sequences: Sequences = mapped(folder / SEQUENCES, np.int64)
         self.lengths: Lengths | None = mapped(folder / LENGTHS, np.float32) if (folder / LENGTHS).exists() else None
         self.columns = Columns.open(folder / COLUMNS)
+        self.documents = Documents.open(folder)
         self._payloads = Payloads(folder)
         self._index = None
         if entry.kind is not IndexKind.FLAT:
@@ -99,11 +103,25 @@ class Segment:
             return self._index.search(queries, k, effort, selection)
         return self.vectors.search(queries, k, None if selection is None else selection.rows)
 
+    def search_rows(self, queries: Matrix, k: int, rows: Rows) -> Best:
+        """The best k of each prepared query among some rows."""
+        return self.vectors.search(queries, k, rows)
+
+    def rows_of(self, document_id: str, codec: ChunkCodec) -> Rows:
+        """The rows of a document, ascending. Where the files do not tell it, all chunks are read for the first."""
+        if self.documents is None:
+            self.documents = Documents.of(hashes_of(map(codec.document_id, self._payloads.all())))
+        return self.documents.rows_of(document_id)
+
     def matching(self, filter_: Filter | None, visibility: Visibility) -> tuple[Mask | None, tuple[UnmetCondition, ...]]:
         """The rows that match and may be seen, None for all of them."""
         if filter_ is None and not (self._restricted and visibility.principals is not None):
             return None, ()
         return matching(self.columns, len(self), filter_, visibility)
+
+    def keys(self, rows: Rows | None = None) -> Iterator[Key]:  # noqa: ARG002  # No column is looked into for it.
+        """The fields of all rows, with the kinds of their values."""
+        return self.columns.keys()
 
     def payloads(self, rows: Rows) -> list[bytes]:
         """The encoded chunks of rows."""

@@ -11,6 +11,7 @@ import orjson
 
 from retrieval_svc.shards.columns import ColumnBuilder, Columns
 from retrieval_svc.shards.disk import LOCAL_DISK, Disk, FileEntry, file_entry, full_disk_told
+from retrieval_svc.shards.documents import Documents, Hashes, hashes_of
 from retrieval_svc.shards.head import FrozenHead, segment_name
 from retrieval_svc.shards.index import FlatVectors, VectorWriter, build
 from retrieval_svc.shards.kinds import kind_for
@@ -38,11 +39,15 @@ _FLAT: Final = IndexConfig(kind=IndexKind.FLAT)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RowBlock:
-    """Rows of a bulk build: ascending numbers, vectors as given, encoded chunks, and what filters see. All of equal length."""
+    """Rows of a bulk build: ascending numbers, vectors as given, encoded chunks, and what searches are restricted by.
+
+    All of equal length.
+    """
 
     sequences: Sequences
     vectors: Matrix
     payloads: Sequence[bytes]
+    document_ids: Sequence[str]
     metadata_json: Sequence[str]
     allowed_principals: Sequence[tuple[str, ...]]
 
@@ -59,6 +64,7 @@ class SegmentWriter:
         self._dimension = dimension
         self._files = ExitStack()
         self._row_count = 0
+        self._documents: list[Hashes] | None = []
 
     def __enter__(self) -> Self:
         self._disk.remove(self._folder)
@@ -73,13 +79,24 @@ class SegmentWriter:
     def __exit__(self, *_: object) -> None:
         self._files.close()
 
-    def add(self, sequences: Sequences, vectors: Matrix, lengths: Lengths | None, payloads: Sequence[bytes]) -> None:
-        """Appends rows; their vectors are prepared."""
+    def add(
+        self,
+        sequences: Sequences,
+        vectors: Matrix,
+        lengths: Lengths | None,
+        payloads: Sequence[bytes],
+        documents: Hashes | None,
+    ) -> None:
+        """Appends rows; their vectors are prepared. `documents`, of which memory holds 8 bytes a row: None where not known."""
         self._sequences.write(np.ascontiguousarray(sequences, np.int64).data)
         self._vectors.add(vectors)
         if lengths is not None:
             self._lengths.write(np.ascontiguousarray(lengths, np.float32).data)
         self._payloads.add(payloads)
+        if documents is None:
+            self._documents = None
+        elif self._documents is not None:
+            self._documents.append(documents)
         self._row_count += len(sequences)
 
     def finish(self, columns: Columns, config: IndexConfig, *, base: Path | None = None) -> SegmentEntry:
@@ -91,6 +108,8 @@ class SegmentWriter:
             build(kind, FlatVectors.open(self._folder / VECTORS), config, self._folder / INDEX, base=base)
         (self._folder / COLUMNS).mkdir()
         columns.save(self._folder / COLUMNS)
+        if self._documents is not None:
+            Documents.of(np.concatenate(self._documents)).save(self._folder)
         return self._appear(kind)
 
     def _opened(self, name: str) -> BinaryIO:
@@ -127,7 +146,8 @@ def write_segment(frozen: FrozenHead, folder: Path, *, disk: Disk = LOCAL_DISK) 
         columns.add(number, head.chunks[row].metadata_json, head.chunks[row].allowed_principals)
     lengths = None if head.lengths is None else head.lengths[rows]
     with full_disk_told(folder), SegmentWriter(folder, frozen.name, head.spec.dimension, head.spec.metric, disk=disk) as writer:
-        writer.add(head.sequences[rows], head.vectors.view()[rows], lengths, head.payloads(rows))
+        documents = hashes_of(head.chunks[row].document_id for row in rows.tolist())
+        writer.add(head.sequences[rows], head.vectors.view()[rows], lengths, head.payloads(rows), documents)
         return writer.finish(columns.build(), _FLAT)
 
 
@@ -137,7 +157,7 @@ def write_rows(
     """Writes rows of any number as one finished segment of the kind that suits them; for bulk builds, in any process.
 
     Blocks ascend in their sequence numbers and are held one at a time. Beside them memory holds what building the index takes
-    (index.build) and the metadata's columns. Raises FailedPrecondition when the disk is full.
+    (index.build), the metadata's columns and 8 bytes a row. Raises FailedPrecondition when the disk is full.
     """
     name = name or segment_name()
     columns = ColumnBuilder()
@@ -145,7 +165,7 @@ def write_rows(
     with full_disk_told(folder), SegmentWriter(folder, name, spec.dimension, spec.metric, disk=disk) as writer:
         for block in blocks:
             vectors, lengths = prepared(block.vectors, spec.metric)
-            writer.add(block.sequences, vectors, lengths, block.payloads)
+            writer.add(block.sequences, vectors, lengths, block.payloads, hashes_of(block.document_ids))
             for metadata_json, principals in zip(block.metadata_json, block.allowed_principals, strict=True):
                 columns.add(count, metadata_json, principals)
                 count += 1

@@ -30,7 +30,8 @@ sealed while it merges.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -38,15 +39,15 @@ import numpy as np
 
 from retrieval_svc.filters import Filter
 from retrieval_svc.shards.checkpoint import Manifest, load, open_segments
+from retrieval_svc.shards.columns import Key
 from retrieval_svc.shards.compaction_policy import CompactionPlan, plan_for
 from retrieval_svc.shards.disk import FileEntry
-from retrieval_svc.shards.filtering import unmet_everywhere
 from retrieval_svc.shards.head import FrozenHead, Head, frozen
-from retrieval_svc.shards.index import Effort, use_threads
+from retrieval_svc.shards.index import use_threads
+from retrieval_svc.shards.known_fields import KnownFields
+from retrieval_svc.shards.layered_search import Found, search_layers
 from retrieval_svc.shards.layers import Layer
-from retrieval_svc.shards.metrics import prepared
 from retrieval_svc.shards.payloads import ChunkCodec
-from retrieval_svc.shards.ranking import NOTHING, LayerBest, layer_best, ranked
 from retrieval_svc.shards.removals import Removals
 from retrieval_svc.shards.segment import Segment, SegmentEntry
 from retrieval_svc.values import (
@@ -55,20 +56,13 @@ from retrieval_svc.values import (
     FetchedRows,
     IndexKind,
     MatchedRows,
-    Matrix,
-    Metric,
-    Ranked,
     Sequences,
     ShardQuery,
     ShardStatus,
-    UnmetCondition,
     Visibility,
 )
 
 _log = logging.getLogger(__name__)
-
-Found = tuple[Ranked, tuple[UnmetCondition, ...]]
-"""What one query found, and the conditions of its filter that no row of the shard could meet."""
 
 
 class ShardIndex:
@@ -85,6 +79,7 @@ class ShardIndex:
         self._position = 0
         self._checkpointed = 0
         self._removals = Removals()
+        self._known = KnownFields()
 
     @classmethod
     def open(cls, folder: Path, *, spec: CollectionSpec, shard: int, codec: ChunkCodec, threads: int = 1) -> Self:
@@ -139,45 +134,30 @@ class ShardIndex:
             self._head.append(sequences[first:], stored.vectors[first:], stored.chunks[first:])
         if len(changes.removed):
             later = changes.removed_at > self._position
+            self._note_fields(changes.removed[later])
             self._remove(changes.removed[later])
             self._removals.add(changes.removed[later], changes.removed_at[later])
         self._position = changes.through
 
     def search(self, queries: Sequence[ShardQuery]) -> list[Found]:
-        """The nearest rows to each query's vector: best first, ties by sequence number, at most `limit`, never a gone one.
+        """The nearest rows to each query's vector: best first, ties by sequence number, at most `limit`, never a gone one."""
+        return search_layers(self._nonempty(), self._spec, self._known, queries)
 
-        Queries with equal parameters go through each layer in one call of FAISS's. A query without a vector finds nothing.
-        """
-        if len(queries) == 1 and queries[0].vector is not None:
-            return self._search_alike(queries, queries[0].vector[None])
-        found: list[Found] = [(NOTHING, ())] * len(queries)
-        groups: dict[object, list[int]] = {}
-        for at, query in enumerate(queries):
-            if query.vector is not None:
-                groups.setdefault(_parameters(query), []).append(at)
-        for places in groups.values():
-            alike = [queries[at] for at in places]
-            vectors = np.stack([query.vector for query in alike if query.vector is not None])
-            for at, one in zip(places, self._search_alike(alike, vectors), strict=True):
-                found[at] = one
-        return found
-
-    def allowed(self, filter_: Filter | None, visibility: Visibility) -> MatchedRows | None:
-        """The numbers of the rows that match and may be seen; None: all that there are."""
-        if all(layer.matches_all(filter_, visibility) for layer in self._nonempty()):
+    def allowed(self, query: ShardQuery) -> MatchedRows | None:
+        """The numbers of the rows that a query may find; None: all that there are."""
+        unrestricted = query.filter is None and not query.document_id
+        if unrestricted and all(layer.all_may_be_seen(query.visibility) for layer in self._nonempty()):
             return None
-        return self.match(filter_, visibility)
+        return self.match(query.filter, query.visibility, query.document_id)
 
-    def match(self, filter_: Filter | None, visibility: Visibility) -> MatchedRows:
-        """The numbers of all rows that match and may be seen, ascending."""
-        layers = self._nonempty()
-        selected = [layer.selection(filter_, visibility) for layer in layers]
-        parts = [
-            layer.source.sequences if selection is None else layer.source.sequences[selection.rows]
-            for layer, (selection, _) in zip(layers, selected, strict=True)
-        ]
-        sequences = np.concatenate([np.empty(0, np.int64), *parts])
-        return MatchedRows(sequences=sequences, unmet=unmet_everywhere(unmet for _, unmet in selected))
+    def match(self, filter_: Filter | None, visibility: Visibility, document_id: str = "") -> MatchedRows:
+        """The numbers of all rows that match and may be seen, ascending; with a `document_id` of those of that document."""
+        parts, unmet = [np.empty(0, np.int64)], []
+        for layer in self._nonempty():
+            sequences, unmet_here = layer.matching_sequences(filter_, visibility, document_id)
+            parts.append(sequences)
+            unmet.append(unmet_here)
+        return MatchedRows(sequences=np.concatenate(parts), unmet=self._known.unmet(filter_, unmet), row_count=self.row_count)
 
     def fetch(self, sequences: Sequences, *, with_vectors: bool = False) -> FetchedRows:
         """Rows by number, in the order asked for; those that are gone are left out."""
@@ -225,6 +205,9 @@ class ShardIndex:
 
         `added` are segments that were written of frozen heads, or that a compaction made of those in `replaced`.
         """
+        for entry, layer in self._segments:
+            if entry.name in replaced:
+                self._known.note(layer.source.keys())
         names = {entry.name for entry in added}
         waiting = [ready.head for ready, _ in self._frozen if ready.name not in names]
         unsealed = [head for head in (*waiting, self._head) if len(head)]
@@ -237,6 +220,7 @@ class ShardIndex:
             metric=self._spec.metric,
             segments=self._segments_with(added, replaced),
             tombstones=np.setdiff1d(gone[gone <= position], self._removals.after(position)),
+            fields=tuple(self._known.keys),
             attachments=tuple(attachments),
         )
 
@@ -249,7 +233,7 @@ class ShardIndex:
         if segments is None:
             segments = open_segments(self._folder, manifest)
         own = {entry.name: layer for entry, layer in self._segments}
-        self._segments = [(part.entry, own.get(part.entry.name) or Layer(part)) for part in segments]
+        self._segments = [(part.entry, own.get(part.entry.name) or Layer(part, self._codec)) for part in segments]
         self._frozen = [(ready, layer) for ready, layer in self._frozen if ready.position > manifest.position]
         rest = self._head.after_position(manifest.position)
         if rest is not self._head:
@@ -257,36 +241,22 @@ class ShardIndex:
         self._position = max(self._position, manifest.position)
         self._checkpointed = max(self._checkpointed, manifest.position)
         self._removals.forget(manifest.position)
+        self._known.note(manifest.fields)
         self._remove(np.union1d(manifest.tombstones, self._removals.after(manifest.position)))
+
+    def fields(self) -> list[Key]:
+        """The metadata's fields that rows have or had, with the kinds of their values."""
+        return KnownFields(chain(self._known.keys, *(layer.source.keys() for layer in self._layers()))).keys
+
+    def remember(self, fields: Iterable[Key]) -> None:
+        """Takes over the fields that another index of the same shard had."""
+        self._known.note(fields)
 
     def plan_compaction(self, *, force: bool = False) -> CompactionPlan | None:
         """Which segments to merge now; None: none. `force`: all into one, gone rows dropped."""
         sizes = [(entry, layer.gone_count) for entry, layer in self._segments]
         gone = np.concatenate([np.empty(0, np.int64), *(layer.gone_sequences() for _, layer in self._segments)])
         return plan_for(self._folder, self._spec, sizes, gone, force=force)
-
-    def _search_alike(self, queries: Sequence[ShardQuery], vectors: Matrix) -> list[Found]:
-        """What queries with equal parameters find, by their vectors in the same order."""
-        query, config = queries[0], self._spec.index
-        effort = Effort(
-            ef_search=query.ef_search or config.hnsw_ef_search,
-            nprobe=query.nprobe or config.ivf_nprobe,
-            rescore_factor=config.rescore_factor,
-            exact=query.exact,
-        )
-        vectors, _ = prepared(vectors, self._spec.metric)
-        best: list[LayerBest] = []
-        unmet: list[tuple[UnmetCondition, ...]] = []
-        for layer in self._nonempty():
-            selection, unmet_here = layer.selection(query.filter, query.visibility)
-            unmet.append(unmet_here)
-            scores, rows = layer.source.search(vectors, query.limit, effort, selection)
-            if self._spec.metric is Metric.COSINE:
-                np.clip(scores, -1.0, 1.0, out=scores)  # Rounding takes it a hair beyond.
-            best.append(layer_best(layer, (scores, rows)))
-        rankings = ranked(best, query.limit, len(queries), with_chunks=query.with_chunks)
-        everywhere = unmet_everywhere(unmet)
-        return [(ranking, everywhere) for ranking in rankings]
 
     def _segments_with(self, added: Sequence[SegmentEntry], replaced: Sequence[str]) -> tuple[SegmentEntry, ...]:
         """In the order of their rows: what replaces segments stands where those stood, what is new at the end."""
@@ -296,6 +266,11 @@ class ShardIndex:
         before, after = entries[:at], [entry for entry in entries[at:] if entry.name not in replaced]
         return (*before, *new, *after)
 
+    def _note_fields(self, removed: Sequences) -> None:
+        """Notes the fields of those rows whose head is written without them. A segment has the fields of all its rows."""
+        for layer in (*[layer for _, layer in self._frozen], self._head_layer):
+            self._known.note(layer.source.keys(layer.find(removed)[0]))
+
     def _remove(self, sequences: Sequences) -> None:
         if len(sequences):
             for layer in self._layers():
@@ -303,7 +278,7 @@ class ShardIndex:
 
     def _start_head(self, head: Head) -> None:
         self._head = head
-        self._head_layer = Layer(head)
+        self._head_layer = Layer(head, self._codec)
 
     def _layers(self) -> list[Layer]:
         """In the order of their rows."""
@@ -311,10 +286,3 @@ class ShardIndex:
 
     def _nonempty(self) -> list[Layer]:
         return [layer for layer in self._layers() if len(layer.source)]
-
-
-def _parameters(query: ShardQuery) -> object:
-    """What queries share that can be searched together."""
-    return (
-        query.limit, query.filter, query.visibility, query.ef_search, query.nprobe, query.exact, query.with_chunks,
-    )  # fmt: skip

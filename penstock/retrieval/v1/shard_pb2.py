@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from penstock.retrieval.v1 import retrieval_pb2 as penstock_dot_retrieval_dot_v1_dot_retrieval__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!penstock/retrieval/v1/shard.proto\x12\x15penstock.retrieval.v1\x1a%penstock/retrieval/v1/retrieval.proto\"0\n\rShardPosition\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"\xdc\x01\n\nShardQuery\x12\x0e\n\x06vector\x18\x01 \x01(\x0c\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x05\x12-\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x1d.penstock.retrieval.v1.Filter\x12\x12\n\nprincipals\x18\x05 \x03(\t\x12\x17\n\x0fsees_everything\x18\x06 \x01(\x08\x12\x11\n\tef_search\x18\x07 \x01(\x05\x12\x0e\n\x06nprobe\x18\x08 \x01(\x05\x12\r\n\x05\x65xact\x18\t \x01(\x08\x12\x13\n\x0bwith_chunks\x18\n \x01(\x08\"?\n\nRankedRows\x12\x0e\n\x06scores\x18\x01 \x01(\x0c\x12\x11\n\tsequences\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63hunks\x18\x03 \x03(\x0c\"\xa8\x01\n\nShardFound\x12\x30\n\x05\x64\x65nse\x18\x01 \x01(\x0b\x32!.penstock.retrieval.v1.RankedRows\x12\x32\n\x07lexical\x18\x02 \x01(\x0b\x32!.penstock.retrieval.v1.RankedRows\x12\x34\n\x05unmet\x18\x03 \x03(\x0b\x32%.penstock.retrieval.v1.UnmetCondition\"@\n\x0eUnmetCondition\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06wanted\x18\x02 \x01(\t\x12\x0f\n\x07present\x18\x03 \x03(\t\"\x97\x01\n\x13SearchShardsRequest\x12\x16\n\x0e\x63ollection_uid\x18\x01 \x01(\x03\x12\x34\n\x06shards\x18\x02 \x03(\x0b\x32$.penstock.retrieval.v1.ShardPosition\x12\x32\n\x07queries\x18\x03 \x03(\x0b\x32!.penstock.retrieval.v1.ShardQuery\"a\n\x0bShardAnswer\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\x30\n\x05\x66ound\x18\x02 \x03(\x0b\x32!.penstock.retrieval.v1.ShardFound\x12\x11\n\trow_count\x18\x03 \x01(\x03\"K\n\x14SearchShardsResponse\x12\x33\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\".penstock.retrieval.v1.ShardAnswer\"\x88\x01\n\x10\x46\x65tchRowsRequest\x12\x16\n\x0e\x63ollection_uid\x18\x01 \x01(\x03\x12\x33\n\x05shard\x18\x02 \x01(\x0b\x32$.penstock.retrieval.v1.ShardPosition\x12\x11\n\tsequences\x18\x03 \x01(\x0c\x12\x14\n\x0cwith_vectors\x18\x04 \x01(\x08\"G\n\x11\x46\x65tchRowsResponse\x12\x11\n\tsequences\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63hunks\x18\x02 \x03(\x0c\x12\x0f\n\x07vectors\x18\x03 \x01(\x0c\"\xbb\x01\n\x10MatchRowsRequest\x12\x16\n\x0e\x63ollection_uid\x18\x01 \x01(\x03\x12\x33\n\x05shard\x18\x02 \x01(\x0b\x32$.penstock.retrieval.v1.ShardPosition\x12-\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1d.penstock.retrieval.v1.Filter\x12\x12\n\nprincipals\x18\x04 \x03(\t\x12\x17\n\x0fsees_everything\x18\x05 \x01(\x08\"\\\n\x11MatchRowsResponse\x12\x11\n\tsequences\x18\x01 \x01(\x0c\x12\x34\n\x05unmet\x18\x02 \x03(\x0b\x32%.penstock.retrieval.v1.UnmetCondition2\xb7\x02\n\x0cShardService\x12g\n\x0cSearchShards\x12*.penstock.retrieval.v1.SearchShardsRequest\x1a+.penstock.retrieval.v1.SearchShardsResponse\x12^\n\tFetchRows\x12\'.penstock.retrieval.v1.FetchRowsRequest\x1a(.penstock.retrieval.v1.FetchRowsResponse\x12^\n\tMatchRows\x12\'.penstock.retrieval.v1.MatchRowsRequest\x1a(.penstock.retrieval.v1.MatchRowsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!penstock/retrieval/v1/shard.proto\x12\x15penstock.retrieval.v1\x1a%penstock/retrieval/v1/retrieval.proto\"0\n\rShardPosition\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\x10\n\x08sequence\x18\x02 \x01(\x03\"\xf1\x01\n\nShardQuery\x12\x0e\n\x06vector\x18\x01 \x01(\x0c\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x05\x12-\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x1d.penstock.retrieval.v1.Filter\x12\x12\n\nprincipals\x18\x05 \x03(\t\x12\x17\n\x0fsees_everything\x18\x06 \x01(\x08\x12\x11\n\tef_search\x18\x07 \x01(\x05\x12\x0e\n\x06nprobe\x18\x08 \x01(\x05\x12\r\n\x05\x65xact\x18\t \x01(\x08\x12\x13\n\x0bwith_chunks\x18\n \x01(\x08\x12\x13\n\x0b\x64ocument_id\x18\x0b \x01(\t\"?\n\nRankedRows\x12\x0e\n\x06scores\x18\x01 \x01(\x0c\x12\x11\n\tsequences\x18\x02 \x01(\x0c\x12\x0e\n\x06\x63hunks\x18\x03 \x03(\x0c\"\xa8\x01\n\nShardFound\x12\x30\n\x05\x64\x65nse\x18\x01 \x01(\x0b\x32!.penstock.retrieval.v1.RankedRows\x12\x32\n\x07lexical\x18\x02 \x01(\x0b\x32!.penstock.retrieval.v1.RankedRows\x12\x34\n\x05unmet\x18\x03 \x03(\x0b\x32%.penstock.retrieval.v1.UnmetCondition\"@\n\x0eUnmetCondition\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0e\n\x06wanted\x18\x02 \x01(\t\x12\x0f\n\x07present\x18\x03 \x03(\t\"\x97\x01\n\x13SearchShardsRequest\x12\x16\n\x0e\x63ollection_uid\x18\x01 \x01(\x03\x12\x34\n\x06shards\x18\x02 \x03(\x0b\x32$.penstock.retrieval.v1.ShardPosition\x12\x32\n\x07queries\x18\x03 \x03(\x0b\x32!.penstock.retrieval.v1.ShardQuery\"a\n\x0bShardAnswer\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\x30\n\x05\x66ound\x18\x02 \x03(\x0b\x32!.penstock.retrieval.v1.ShardFound\x12\x11\n\trow_count\x18\x03 \x01(\x03\"K\n\x14SearchShardsResponse\x12\x33\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\".penstock.retrieval.v1.ShardAnswer\"\x88\x01\n\x10\x46\x65tchRowsRequest\x12\x16\n\x0e\x63ollection_uid\x18\x01 \x01(\x03\x12\x33\n\x05shard\x18\x02 \x01(\x0b\x32$.penstock.retrieval.v1.ShardPosition\x12\x11\n\tsequences\x18\x03 \x01(\x0c\x12\x14\n\x0cwith_vectors\x18\x04 \x01(\x08\"G\n\x11\x46\x65tchRowsResponse\x12\x11\n\tsequences\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63hunks\x18\x02 \x03(\x0c\x12\x0f\n\x07vectors\x18\x03 \x01(\x0c\"\xbb\x01\n\x10MatchRowsRequest\x12\x16\n\x0e\x63ollection_uid\x18\x01 \x01(\x03\x12\x33\n\x05shard\x18\x02 \x01(\x0b\x32$.penstock.retrieval.v1.ShardPosition\x12-\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1d.penstock.retrieval.v1.Filter\x12\x12\n\nprincipals\x18\x04 \x03(\t\x12\x17\n\x0fsees_everything\x18\x05 \x01(\x08\"o\n\x11MatchRowsResponse\x12\x11\n\tsequences\x18\x01 \x01(\x0c\x12\x34\n\x05unmet\x18\x02 \x03(\x0b\x32%.penstock.retrieval.v1.UnmetCondition\x12\x11\n\trow_count\x18\x03 \x01(\x03\x32\xb7\x02\n\x0cShardService\x12g\n\x0cSearchShards\x12*.penstock.retrieval.v1.SearchShardsRequest\x1a+.penstock.retrieval.v1.SearchShardsResponse\x12^\n\tFetchRows\x12\'.penstock.retrieval.v1.FetchRowsRequest\x1a(.penstock.retrieval.v1.FetchRowsResponse\x12^\n\tMatchRows\x12\'.penstock.retrieval.v1.MatchRowsRequest\x1a(.penstock.retrieval.v1.MatchRowsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,27 +35,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHARDPOSITION']._serialized_start=99
   _globals['_SHARDPOSITION']._serialized_end=147
   _globals['_SHARDQUERY']._serialized_start=150
-  _globals['_SHARDQUERY']._serialized_end=370
-  _globals['_RANKEDROWS']._serialized_start=372
-  _globals['_RANKEDROWS']._serialized_end=435
-  _globals['_SHARDFOUND']._serialized_start=438
-  _globals['_SHARDFOUND']._serialized_end=606
-  _globals['_UNMETCONDITION']._serialized_start=608
-  _globals['_UNMETCONDITION']._serialized_end=672
-  _globals['_SEARCHSHARDSREQUEST']._serialized_start=675
-  _globals['_SEARCHSHARDSREQUEST']._serialized_end=826
-  _globals['_SHARDANSWER']._serialized_start=828
-  _globals['_SHARDANSWER']._serialized_end=925
-  _globals['_SEARCHSHARDSRESPONSE']._serialized_start=927
-  _globals['_SEARCHSHARDSRESPONSE']._serialized_end=1002
-  _globals['_FETCHROWSREQUEST']._serialized_start=1005
-  _globals['_FETCHROWSREQUEST']._serialized_end=1141
-  _globals['_FETCHROWSRESPONSE']._serialized_start=1143
-  _globals['_FETCHROWSRESPONSE']._serialized_end=1214
-  _globals['_MATCHROWSREQUEST']._serialized_start=1217
-  _globals['_MATCHROWSREQUEST']._serialized_end=1404
-  _globals['_MATCHROWSRESPONSE']._serialized_start=1406
-  _globals['_MATCHROWSRESPONSE']._serialized_end=1498
-  _globals['_SHARDSERVICE']._serialized_start=1501
-  _globals['_SHARDSERVICE']._serialized_end=1812
+  _globals['_SHARDQUERY']._serialized_end=391
+  _globals['_RANKEDROWS']._serialized_start=393
+  _globals['_RANKEDROWS']._serialized_end=456
+  _globals['_SHARDFOUND']._serialized_start=459
+  _globals['_SHARDFOUND']._serialized_end=627
+  _globals['_UNMETCONDITION']._serialized_start=629
+  _globals['_UNMETCONDITION']._serialized_end=693
+  _globals['_SEARCHSHARDSREQUEST']._serialized_start=696
+  _globals['_SEARCHSHARDSREQUEST']._serialized_end=847
+  _globals['_SHARDANSWER']._serialized_start=849
+  _globals['_SHARDANSWER']._serialized_end=946
+  _globals['_SEARCHSHARDSRESPONSE']._serialized_start=948
+  _globals['_SEARCHSHARDSRESPONSE']._serialized_end=1023
+  _globals['_FETCHROWSREQUEST']._serialized_start=1026
+  _globals['_FETCHROWSREQUEST']._serialized_end=1162
+  _globals['_FETCHROWSRESPONSE']._serialized_start=1164
+  _globals['_FETCHROWSRESPONSE']._serialized_end=1235
+  _globals['_MATCHROWSREQUEST']._serialized_start=1238
+  _globals['_MATCHROWSREQUEST']._serialized_end=1425
+  _globals['_MATCHROWSRESPONSE']._serialized_start=1427
+  _globals['_MATCHROWSRESPONSE']._serialized_end=1538
+  _globals['_SHARDSERVICE']._serialized_start=1541
+  _globals['_SHARDSERVICE']._serialized_end=1852
 # @@protoc_insertion_point(module_scope)

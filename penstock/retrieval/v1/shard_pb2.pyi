@@ -16,7 +16,7 @@ class ShardPosition(_message.Message):
     def __init__(self, shard: _Optional[int] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class ShardQuery(_message.Message):
-    __slots__ = ("vector", "text", "limit", "filter", "principals", "sees_everything", "ef_search", "nprobe", "exact", "with_chunks")
+    __slots__ = ("vector", "text", "limit", "filter", "principals", "sees_everything", "ef_search", "nprobe", "exact", "with_chunks", "document_id")
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
@@ -27,6 +27,7 @@ class ShardQuery(_message.Message):
     NPROBE_FIELD_NUMBER: _ClassVar[int]
     EXACT_FIELD_NUMBER: _ClassVar[int]
     WITH_CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_ID_FIELD_NUMBER: _ClassVar[int]
     vector: bytes
     text: str
     limit: int
@@ -37,7 +38,8 @@ class ShardQuery(_message.Message):
     nprobe: int
     exact: bool
     with_chunks: bool
-    def __init__(self, vector: _Optional[bytes] = ..., text: _Optional[str] = ..., limit: _Optional[int] = ..., filter: _Optional[_Union[_retrieval_pb2.Filter, _Mapping]] = ..., principals: _Optional[_Iterable[str]] = ..., sees_everything: _Optional[bool] = ..., ef_search: _Optional[int] = ..., nprobe: _Optional[int] = ..., exact: _Optional[bool] = ..., with_chunks: _Optional[bool] = ...) -> None: ...
+    document_id: str
+    def __init__(self, vector: _Optional[bytes] = ..., text: _Optional[str] = ..., limit: _Optional[int] = ..., filter: _Optional[_Union[_retrieval_pb2.Filter, _Mapping]] = ..., principals: _Optional[_Iterable[str]] = ..., sees_everything: _Optional[bool] = ..., ef_search: _Optional[int] = ..., nprobe: _Optional[int] = ..., exact: _Optional[bool] = ..., with_chunks: _Optional[bool] = ..., document_id: _Optional[str] = ...) -> None: ...
 
 class RankedRows(_message.Message):
     __slots__ = ("scores", "sequences", "chunks")
@@ -132,9 +134,11 @@ class MatchRowsRequest(_message.Message):
     def __init__(self, collection_uid: _Optional[int] = ..., shard: _Optional[_Union[ShardPosition, _Mapping]] = ..., filter: _Optional[_Union[_retrieval_pb2.Filter, _Mapping]] = ..., principals: _Optional[_Iterable[str]] = ..., sees_everything: _Optional[bool] = ...) -> None: ...
 
 class MatchRowsResponse(_message.Message):
-    __slots__ = ("sequences", "unmet")
+    __slots__ = ("sequences", "unmet", "row_count")
     SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     UNMET_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     sequences: bytes
     unmet: _containers.RepeatedCompositeFieldContainer[UnmetCondition]
-    def __init__(self, sequences: _Optional[bytes] = ..., unmet: _Optional[_Iterable[_Union[UnmetCondition, _Mapping]]] = ...) -> None: ...
+    row_count: int
+    def __init__(self, sequences: _Optional[bytes] = ..., unmet: _Optional[_Iterable[_Union[UnmetCondition, _Mapping]]] = ..., row_count: _Optional[int] = ...) -> None: ...

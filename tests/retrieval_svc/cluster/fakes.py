@@ -89,8 +89,8 @@ class FakeNode:
 
     async def match(self, uid: int, shard: int, at_least: int, filter_: Filter, visibility: Visibility, /) -> MatchedRows:
         await self._wait()
-        unmet = self.unmet.get(shard, ()) if self.rows[shard] else ()
-        return MatchedRows(sequences=np.array(sorted(self.rows[shard]), dtype=np.int64), unmet=unmet)
+        there = np.array(sorted(self.rows[shard]), dtype=np.int64)
+        return MatchedRows(sequences=there, unmet=self.unmet.get(shard, ()), row_count=len(there))
 
     def _answer(self, shard: int, queries: Sequence[ShardQuery]) -> ShardAnswer:
         found = tuple(self._found(shard, each) for each in queries)

@@ -137,7 +137,7 @@ def filtered() -> ShardQuery:
     return query(filter=OneOf(field="year", values=("2020",)))
 
 
-async def test_a_condition_that_no_row_can_meet_is_refused_when_every_shard_with_rows_says_so() -> None:
+async def test_a_condition_that_no_row_can_meet_is_refused_when_every_shard_says_so() -> None:
     here, away = FakeNode(HERE), FakeNode(THERE)
     here.unmet[0] = (UnmetCondition(field="year", wanted="string", present=frozenset({"number"})),)
     async with serving(away) as there, coordinating(here, f",{there.address}") as coordinator:
@@ -153,7 +153,20 @@ async def test_a_condition_that_no_row_can_meet_is_refused_when_every_shard_with
             await coordinator.match(TWO_SHARDS, Exists(field="x"), EVERYTHING, at_least={})
 
 
-async def test_shards_without_rows_say_nothing_about_a_filter() -> None:
+async def test_a_shard_that_lost_its_last_row_still_vouches_for_its_fields() -> None:
+    node, unmet = FakeNode({0: {1: 0.5}, 1: {}}), (UnmetCondition(field="year", wanted="string"),)
+    node.unmet = {0: unmet, 1: ()}
+    async with coordinating(node, "", slot_count=1) as coordinator:
+        await search(coordinator, filtered())
+        await coordinator.match(TWO_SHARDS, Exists(field="year"), EVERYTHING, at_least={})
+        node.unmet[1] = unmet
+        with pytest.raises(InvalidArgument, match="no chunk has the metadata field 'year'"):
+            await search(coordinator, filtered())
+        with pytest.raises(InvalidArgument, match="no chunk has the metadata field 'year'"):
+            await coordinator.match(TWO_SHARDS, Exists(field="year"), EVERYTHING, at_least={})
+
+
+async def test_nothing_is_refused_where_no_shard_has_rows() -> None:
     node = FakeNode({0: {}, 1: {}})
     node.unmet = {0: (UnmetCondition(field="year", wanted="string"),), 1: (UnmetCondition(field="year", wanted="string"),)}
     async with coordinating(node, "", slot_count=1) as coordinator:

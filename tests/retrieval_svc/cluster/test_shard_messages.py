@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,10 +12,22 @@ from retrieval_svc.cluster.shard_messages import (
     floats_from,
     matched_from,
     matched_to,
+    query_from,
+    search_request_to,
     search_response_to,
     sequences_from,
 )
-from retrieval_svc.values import FetchedRows, MatchedRows, Ranked, ShardAnswer, ShardFound, ShardQuery, UnmetCondition
+from retrieval_svc.filters import Exists
+from retrieval_svc.values import (
+    FetchedRows,
+    MatchedRows,
+    Ranked,
+    ShardAnswer,
+    ShardFound,
+    ShardQuery,
+    UnmetCondition,
+    Visibility,
+)
 from tests.retrieval_svc.cluster.fakes import FakeNode, collection, coordinating, query, serving
 
 
@@ -48,10 +62,20 @@ def test_rows_survive_the_way(count: int, with_vectors: bool) -> None:
     assert (None if arrived.vectors is None else arrived.vectors.tolist()) == (vectors.tolist() if with_vectors else None)
 
 
+def test_a_query_survives_the_way() -> None:
+    sent = query(limit=7, document_id="d", filter=Exists(field="a"), visibility=Visibility(), exact=True, with_chunks=True)
+    [message] = search_request_to(3, {1: 2}, [sent]).queries
+    arrived = query_from(message)
+    assert arrived.vector is not None
+    assert arrived.vector.tolist() == [1.0]
+    assert replace(arrived, vector=None) == replace(sent, vector=None)
+    assert query_from(search_request_to(3, {1: 2}, [query()]).queries[0]).document_id == ""
+
+
 def test_matches_survive_the_way() -> None:
-    rows = MatchedRows(sequences=np.array([1, 2**50]), unmet=(UnmetCondition(field="a.b", wanted="string"),))
+    rows = MatchedRows(sequences=np.array([1, 2**50]), unmet=(UnmetCondition(field="a.b", wanted="string"),), row_count=3)
     arrived = matched_from(matched_to(rows))
-    assert (arrived.sequences.tolist(), arrived.unmet) == ([1, 2**50], rows.unmet)
+    assert (arrived.sequences.tolist(), arrived.unmet, arrived.row_count) == ([1, 2**50], rows.unmet, 3)
 
 
 def test_bytes_that_are_not_whole_numbers_are_refused() -> None:

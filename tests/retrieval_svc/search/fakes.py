@@ -47,6 +47,9 @@ class JsonCodec:
         self.reads += 1
         return StoredChunk(sequence=0, metadata_json="", **orjson.loads(encoded))
 
+    def chunk_id(self, encoded: bytes) -> str:
+        return self.decode(encoded).id
+
     def document_id(self, encoded: bytes) -> str:
         return self.decode(encoded).document_id
 
@@ -129,24 +132,25 @@ class FakeGatherer:
     ) -> dict[int, Sequences]:
         raise NotImplementedError
 
-    def dense(self, vector: Vector) -> list[tuple[float, Row]]:
-        return ordered([(nearness(self.metric, vector, row.vector), row) for row in self._here])
+    def dense(self, vector: Vector, document_id: str = "") -> list[tuple[float, Row]]:
+        return ordered([(nearness(self.metric, vector, row.vector), row) for row in self._here(document_id)])
 
-    def lexical(self, text: str) -> list[tuple[float, Row]]:
+    def lexical(self, text: str, document_id: str = "") -> list[tuple[float, Row]]:
         """Each shared word counts, rarely the same for two rows; those that share none are not found."""
         wanted = words(text)
         scores = [
-            (sum(1 + zlib.crc32(word.encode()) % 7 / 10 for word in wanted & words(row.chunk.text)), row) for row in self._here
+            (sum(1 + zlib.crc32(word.encode()) % 7 / 10 for word in wanted & words(row.chunk.text)), row)
+            for row in self._here(document_id)
         ]
         return ordered([(float(np.float32(score)), row) for score, row in scores if score])
 
-    @property
-    def _here(self) -> list[Row]:
-        return [row for row in self.rows if row.shard not in self.missing_shards]
+    def _here(self, document_id: str) -> list[Row]:
+        return [row for row in self.rows if row.shard not in self.missing_shards and document_id in {"", row.chunk.document_id}]
 
     def _gathered(self, query: ShardQuery) -> Gathered:
-        dense = self._columns(self.dense(query.vector), query) if query.vector is not None else None
-        lexical = self._columns(self.lexical(query.text), query, chunks=False) if query.text else None
+        asked = query.document_id
+        dense = self._columns(self.dense(query.vector, asked), query) if query.vector is not None else None
+        lexical = self._columns(self.lexical(query.text, asked), query, chunks=False) if query.text else None
         return Gathered(dense=dense, lexical=lexical, missing_shards=self.missing_shards)
 
     def _columns(self, found: list[tuple[float, Row]], query: ShardQuery, *, chunks: bool = True) -> GatheredRows:

@@ -18,11 +18,14 @@ class PlainCodec:
     """Chunks as JSON."""
 
     def encode(self, chunk: StoredChunk) -> bytes:
-        return orjson.dumps([chunk.sequence, chunk.id, chunk.text, chunk.metadata_json])
+        return orjson.dumps([chunk.sequence, chunk.id, chunk.text, chunk.metadata_json, chunk.document_id])
 
     def decode(self, data: bytes) -> StoredChunk:
-        sequence, id_, text, metadata_json = orjson.loads(data)
-        return StoredChunk(sequence=sequence, id=id_, document_id="", text=text, metadata_json=metadata_json)
+        sequence, id_, text, metadata_json, document_id = orjson.loads(data)
+        return StoredChunk(sequence=sequence, id=id_, document_id=document_id, text=text, metadata_json=metadata_json)
+
+    def document_id(self, data: bytes) -> str:
+        return self.decode(data).document_id
 
 
 CODEC = PlainCodec()
@@ -49,13 +52,17 @@ def clustered(count: int, dimension: int = DIMENSION, *, seed: int = 0) -> Matri
 
 
 def stored(
-    sequences: Sequence[int], vectors: Matrix, metadata: Sequence[str] = (), principals: Sequence[tuple[str, ...]] = ()
+    sequences: Sequence[int],
+    vectors: Matrix,
+    metadata: Sequence[str] = (),
+    principals: Sequence[tuple[str, ...]] = (),
+    documents: Sequence[str] = (),
 ) -> Rows:
     chunks = tuple(
         StoredChunk(
             sequence=sequence,
             id=f"chunk-{sequence}",
-            document_id="",
+            document_id=documents[at] if documents else "",
             text=f"text {sequence}",
             metadata_json=metadata[at] if metadata else "",
             allowed_principals=principals[at] if principals else (),

@@ -16,7 +16,7 @@ class Weight:
 
 def layer_of(count: int) -> Layer:
     head = Head(spec_of(), CODEC, after=0)
-    layer = Layer(head)
+    layer = Layer(head, CODEC)
     rows = added(0, clustered(count), metadata=['{"k": "v"}'] * count).stored
     head.append(rows.sequences, rows.vectors, rows.chunks)
     return layer
@@ -59,7 +59,7 @@ def test_a_selection_is_kept_until_the_layer_changes() -> None:
 
 def test_without_access_lists_every_row_may_be_seen_and_nothing_is_selected() -> None:
     layer = layer_of(10)
-    assert layer.matches_all(None, Visibility())
+    assert layer.all_may_be_seen(Visibility())
     assert layer.selection(None, Visibility(principals=frozenset({"user:ann"}))) == (None, ())
 
 

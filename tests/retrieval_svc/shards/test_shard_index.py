@@ -185,7 +185,7 @@ def test_filters_are_exact_at_every_selectivity(tmp_path: Path, kind: IndexKind)
     spec = spec_of(Metric.COSINE, kind, dimension, hnsw_m=16, hnsw_ef_search=128)
     rows = stored(range(1, count + 1), vectors, metadata)
     block = RowBlock(
-        sequences=rows.sequences, vectors=vectors, payloads=[b""] * count,
+        sequences=rows.sequences, vectors=vectors, payloads=[b""] * count, document_ids=[""] * count,
         metadata_json=metadata, allowed_principals=[()] * count,
     )  # fmt: skip
     shard = open_shard(tmp_path, spec)
