@@ -208,8 +208,7 @@ class Catalog:
         collection_id = checks.collection_id(wanted.id)
         checks.index(wanted.index)
         shard_count = checks.shard_count(wanted.shard_count or self._shard_count)
-        if wanted.lexical.enabled:
-            self._check_language(wanted.lexical.language)
+        self._check_language(wanted.lexical.language)
         model, fingerprint, dimension = self._model_of(wanted)
         checks.index_fits(wanted.index, dimension)
         return CollectionSpec(
