@@ -188,6 +188,12 @@ class Catalog:
         collection = await self.find(name)
         await unbroken(self._delete(collection))
 
+    async def exists(self, collection: Collection) -> bool:
+        """Whether the collection has been neither deleted nor replaced, as far as the record can be read."""
+        await self._look_again()
+        known = self._open.get(collection.spec.id)
+        return known is not None and known.uid == collection.uid
+
     def is_open(self, collection: Collection) -> bool:
         """Whether the collection still exists, as far as is known here, or has just been replaced by another of its id."""
         known = self._open.get(collection.spec.id)

@@ -139,7 +139,7 @@ async def running_core(
         await catalog.load()
         shards.start()
         ingest, search = parts.ingest(catalog, shards, coordinator), parts.search(catalog, coordinator)
-        operations = Operations(models, shards, maintenance, parts.backups, text_bytes_max=limits.chunk_text_bytes_max)
+        operations = Operations(models, shards, maintenance, parts.backups, catalog, text_bytes_max=limits.chunk_text_bytes_max)
         yield Core(
             store=parts.store,
             shards=shards,
