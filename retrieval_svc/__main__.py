@@ -209,7 +209,8 @@ async def _shards(parts: Parts, topology: Topology, stack: AsyncExitStack) -> tu
         parts.store,
         opener,
         holds=lambda uid, shard: topology.slot_of(uid, shard) == topology.own_slot,
-        consistency_wait_s=settings.consistency_wait_s,
+        # A search hears that a write has not come before it takes the node for gone.
+        consistency_wait_s=min(settings.consistency_wait_s, 0.8 * settings.shard_timeout_s),
         tracer=tracer,
         stop=parts.assembly.stop,
     )

@@ -18,6 +18,9 @@ from retrieval_svc.values import Changes
 
 _log = logging.getLogger(__name__)
 
+AT: Final = "position"
+ASKED: Final = "asked_position"
+
 _READ_MAX: Final = 4096
 """Entries of the log that are read at a time."""
 _OFFERS_MAX: Final = 64
@@ -60,6 +63,8 @@ class Follower:
     position: int
     apply: Callable[[Changes], Awaitable[None]]
     rebuild: Callable[[], Awaitable[int]]
+    subject: str = "shard"
+    """Of what errors speak."""
     known: int = 0
     """The highest sequence number that anybody told of."""
     _offers: dict[int, Changes] = field(default_factory=dict)
@@ -92,7 +97,7 @@ class Follower:
             self._wake.set()
 
     async def reached(self, position: int, timeout_s: float) -> None:
-        """Returns when the replica has that position. Raises DeadlineExceeded."""
+        """Returns when the replica has that position. Raises DeadlineExceeded, which has AT and ASKED in its metadata."""
         if position <= self.position:
             return
         self.hint(position)
@@ -103,11 +108,10 @@ class Follower:
             async with asyncio.timeout(timeout_s):
                 await future
         except TimeoutError as error:
-            message = (
-                f"shard {self.key.shard} has not reached {position} within {timeout_s:.1f} s (it is at {self.position}); "
-                "try again, or search without the consistency token"
-            )
-            raise DeadlineExceeded(message, metadata={"shard": str(self.key.shard)}) from error
+            place = f"{self.subject} {self.key.shard} is at position {self.position}"
+            message = f"{place}, and {position} was asked for and did not come within {timeout_s:.3g} s"
+            metadata = {"shard": str(self.key.shard), AT: str(self.position), ASKED: str(position)}
+            raise DeadlineExceeded(message, metadata=metadata) from error
 
     async def run(self) -> None:
         """Follows for ever."""

@@ -149,7 +149,12 @@ class Replica:
 
     def _word_follower(self, words: WordIndex, reader: ChangeReader) -> Follower:
         return Follower(
-            key=self.key, reader=reader, position=words.position, apply=self._apply_words, rebuild=self.rebuild_words
+            key=self.key,
+            reader=reader,
+            position=words.position,
+            apply=self._apply_words,
+            rebuild=self.rebuild_words,
+            subject="what has the words of shard",
         )
 
     async def copy_words(self, folder: Path) -> None:
