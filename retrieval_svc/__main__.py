@@ -209,8 +209,7 @@ async def _shards(parts: Parts, topology: Topology, stack: AsyncExitStack) -> tu
         parts.store,
         opener,
         holds=lambda uid, shard: topology.slot_of(uid, shard) == topology.own_slot,
-        # A search hears that a write has not come before it takes the node for gone.
-        consistency_wait_s=min(settings.consistency_wait_s, 0.8 * settings.shard_timeout_s),
+        consistency_wait_s=settings.consistency_wait_s,
         tracer=tracer,
         stop=parts.assembly.stop,
     )

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from opentelemetry.trace import Span, Tracer, get_current_span
 
+from penstock.deadline import within
 from penstock.errors import PenstockError
 from retrieval_svc.cluster.collecting import AWAITED_WRITE, EARLIER_WRITES, MISSING, collect, failure_of, time_left_s
 from retrieval_svc.cluster.discovery import Discovery, Resolve, resolve_by_dns
@@ -175,10 +176,13 @@ class Coordinator:
         """The port's match. Raises InvalidArgument and Unavailable as `gather` does."""
         uid, timeout_s = collection.uid, time_left_s(self._limits.shard_timeout_s)
         loop = asyncio.get_running_loop()
-        pending = {
-            shard: loop.create_task(_of(self._slot(uid, shard).match(uid, shard, at_least.get(shard, 0), filter_, visibility)))
-            for shard in range(collection.spec.shard_count)
-        }
+        with within(timeout_s):
+            pending = {
+                shard: loop.create_task(
+                    _of(self._slot(uid, shard).match(uid, shard, at_least.get(shard, 0), filter_, visibility))
+                )
+                for shard in range(collection.spec.shard_count)
+            }
         try:
             matched, failures = await collect(pending, timeout_s)
         finally:

@@ -67,6 +67,8 @@ class Follower:
     """Of what errors speak."""
     known: int = 0
     """The highest sequence number that anybody told of."""
+    failure: str = ""
+    """Why it could not go on when it tried last."""
     _offers: dict[int, Changes] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _waiting: list[tuple[int, int, asyncio.Future[None]]] = field(default_factory=list)
@@ -109,7 +111,8 @@ class Follower:
                 await future
         except TimeoutError as error:
             place = f"{self.subject} {self.key.shard} is at position {self.position}"
-            message = f"{place}, and {position} was asked for and did not come within {timeout_s:.3g} s"
+            reason = f": {self.failure}" if self.failure else ""
+            message = f"{place}, and {position} was asked for and did not come within {timeout_s:.3g} s{reason}"
             metadata = {"shard": str(self.key.shard), AT: str(self.position), ASKED: str(position)}
             raise DeadlineExceeded(message, metadata=metadata) from error
 
@@ -119,8 +122,10 @@ class Follower:
         while True:
             try:
                 await self._step()
+                self.failure = ""
                 pause_s = _RETRY_S[0]
             except PenstockError as error:
+                self.failure = error.message
                 _log.warning("%s cannot follow its log, trying again in %.1f s: %s", self.key, pause_s, error.message)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _RETRY_S[1])

@@ -6,7 +6,6 @@ commit here -> offer, commit elsewhere -> hint: the replica's follower applies w
 
 import asyncio
 import logging
-import math
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,8 +36,6 @@ _CATCH_UP_S: Final = 3600.0
 """Time for a shard to catch up with the record when it is opened; one that is built anew takes long."""
 _RETRY_S: Final = (0.5, 10.0)
 """First and longest pause after collections could not be opened or closed as the record has them."""
-
-_SHARE_OF_DEADLINE: Final = 0.8
 
 _log = logging.getLogger(__name__)
 _RETIRED_S: Final = 60.0
@@ -193,7 +190,7 @@ class LocalShards:
         if opened is not None:
             for shard, position in positions.items():
                 if shard in opened.replicas:
-                    await opened.replicas[shard].follower.reached(position, self._patience_s())
+                    await opened.replicas[shard].follower.reached(position, deadline.patience_s(self._wait_s))
 
     async def search(self, uid: int, shards: Mapping[int, int], queries: Sequence[ShardQuery], /) -> list[ShardAnswer]:
         """Searches some of the shards with all of the queries."""
@@ -237,12 +234,8 @@ class LocalShards:
         if replica is None:
             raise self._absent(uid, shard)
         if at_least > replica.position:
-            await replica.follower.reached(at_least, self._patience_s())
+            await replica.follower.reached(at_least, deadline.patience_s(self._wait_s))
         return replica
-
-    def _patience_s(self) -> float:
-        """How long a position is waited for: less than whoever asks waits, who would else not hear that it did not come."""
-        return min(self._wait_s, _SHARE_OF_DEADLINE * deadline.remaining_s(math.inf))
 
     async def _remove_retired(self, uid: int) -> None:
         await asyncio.sleep(_RETIRED_S)
