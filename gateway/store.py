@@ -9,13 +9,15 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Column, DateTime, MetaData, String, Table, Text, delete, event, insert, select, update
 from sqlalchemy.engine import Row
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InvalidRequestError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gateway.flows import StoredFlow
+from penstock.database_url import unusable_url
 from penstock.errors import AlreadyExists, Unavailable
 
+_URL_SETTING: Final = "PENSTOCK_GATEWAY_DATABASE_URL"
 _ATTEMPTS_MAX: Final = 3
 
 METADATA: Final = MetaData()
@@ -100,11 +102,14 @@ class SqlFlowStore:
 
 @asynccontextmanager
 async def open_store(database_url: str, data_dir: Path) -> AsyncIterator[SqlFlowStore]:
-    """The store at `database_url`, or in SQLite under `data_dir` where that is empty. Makes what is missing."""
+    """The store at `database_url`, or in SQLite under `data_dir` where that is empty. Makes what is missing.
+
+    Raises FailedPrecondition for a URL that cannot be used, Unavailable when the database cannot.
+    """
     if not database_url:
         data_dir.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # Once, before anything is served.
         database_url = f"sqlite+aiosqlite:///{data_dir / 'flows.db'}"
-    engine = create_async_engine(database_url)
+    engine = _engine(database_url)
     if engine.dialect.name == "sqlite":
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     try:
@@ -114,12 +119,20 @@ async def open_store(database_url: str, data_dir: Path) -> AsyncIterator[SqlFlow
         await engine.dispose()
 
 
+def _engine(database_url: str) -> AsyncEngine:
+    try:
+        return create_async_engine(database_url)
+    except (ArgumentError, InvalidRequestError, ImportError, ValueError) as error:
+        raise unusable_url(database_url, _URL_SETTING, error) from error
+
+
 async def _create_tables(engine: AsyncEngine) -> None:
     try:
         async with engine.begin() as connection:
             await connection.run_sync(METADATA.create_all)
     except (DBAPIError, OSError) as error:
-        raise _unavailable(error) from error
+        message = f"{_unavailable(error).message}; check that it runs, and {_URL_SETTING}"
+        raise Unavailable(message) from error
 
 
 def _unavailable(error: Exception) -> Unavailable:

@@ -48,7 +48,7 @@ def _known(keyring: Keyring, method: str, scope: Scope) -> Callable[[Mapping[str
     def identify(metadata: Mapping[str, str]) -> Identity:
         caller = keyring.identify(metadata)
         trace.get_current_span().set_attribute(semconv.PENSTOCK_KEY_NAME, caller.name)
-        if scope not in caller.scopes:
+        if not caller.may(scope):
             raise PermissionDenied(
                 f"{method} needs the scope {scope!r}, which the key {caller.name!r} does not have",
                 metadata={"scope": scope, "key": caller.name},

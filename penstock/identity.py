@@ -10,6 +10,10 @@ from typing import Final, Literal, get_args
 from urllib.parse import quote, unquote
 
 Scope = Literal["read", "write", "admin"]
+"""read: look, search, run flows. write: store and delete. admin: all that there is, the other two among it.
+
+Who writes need not read: what fills a collection may be kept from what is in it.
+"""
 SCOPES: Final[frozenset[Scope]] = frozenset(get_args(Scope))
 
 PRINCIPALS_HEADER: Final = "x-penstock-principals"
@@ -27,6 +31,10 @@ class Identity:
     name: str = ""
     principals: frozenset[str] | None = frozenset()
     scopes: frozenset[Scope] = SCOPES
+
+    def may(self, scope: Scope) -> bool:
+        """Whether it may do what needs that scope."""
+        return scope in self.scopes or "admin" in self.scopes
 
 
 ANYBODY: Final = Identity()

@@ -95,7 +95,9 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
         parts.metrics.watch(shards, maintenance)
         ingest = _ingest(parts, catalog, shards, coordinator, stack)
         search = _search(parts, catalog, coordinator, rerankings)
-        operations = Operations(models, shards, maintenance, parts.backups, text_bytes_max=settings.chunk_text_bytes_max)
+        operations = Operations(
+            models, shards, maintenance, parts.backups, catalog, text_bytes_max=settings.chunk_text_bytes_max
+        )
         servicer = RetrievalServicer(catalog, ingest, search, Listing(parts.store, coordinator), operations)
         retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(servicer, assembly.dispatcher)  # type: ignore[no-untyped-call]  # Generated.
         shard_pb2_grpc.add_ShardServiceServicer_to_server(ShardServicer(shards), assembly.dispatcher)  # type: ignore[no-untyped-call]

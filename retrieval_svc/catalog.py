@@ -7,11 +7,12 @@ is asked for a collection that it does not know.
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from penstock.errors import (
     AlreadyExists,
+    BackendUnavailable,
     CollectionNotFound,
     DimensionMismatch,
     FailedPrecondition,
@@ -165,23 +166,33 @@ class Catalog:
         return collection
 
     async def counted(self, name: str) -> Collection:
-        """The collection with its present number of chunks; the last known where the record cannot be read."""
+        """The collection with its present number of chunks.
+
+        While the record cannot be read, it is that of the chunks that searches see, if all its shards lie here. Raises
+        BackendUnavailable if not: the number that was known last would pass for the present one.
+        """
         collection = await self.find(name)
-        await self._look_again()
-        return self._open.get(collection.spec.id, collection)
+        failure = await self._look_again()
+        return self._counted(self._open.get(collection.spec.id, collection), failure)
 
     async def page(self, page_size: int, token: str) -> tuple[list[Collection], str]:
-        """A page of collections in the order of ids, and the next page's token."""
-        await self._look_again()
+        """A page of collections as `counted` has them, in the order of ids, and the next page's token."""
+        failure = await self._look_again()
         size, after = checks.page_size(page_size), key_after(_LISTING, token)
         ids = sorted(collection_id for collection_id in self._open if collection_id > after)
         following = page_token(_LISTING, ids[size - 1]) if len(ids) > size else ""
-        return [self._open[collection_id] for collection_id in ids[:size]], following
+        return [self._counted(self._open[collection_id], failure) for collection_id in ids[:size]], following
 
     async def delete(self, name: str) -> None:
         """Deletes a collection with everything in it."""
         collection = await self.find(name)
         await unbroken(self._delete(collection))
+
+    async def exists(self, collection: Collection) -> bool:
+        """Whether the collection has been neither deleted nor replaced, as far as the record can be read."""
+        await self._look_again()
+        known = self._open.get(collection.spec.id)
+        return known is not None and known.uid == collection.uid
 
     def is_open(self, collection: Collection) -> bool:
         """Whether the collection still exists, as far as is known here, or has just been replaced by another of its id."""
@@ -203,8 +214,7 @@ class Catalog:
         collection_id = checks.collection_id(wanted.id)
         checks.index(wanted.index)
         shard_count = checks.shard_count(wanted.shard_count or self._shard_count)
-        if wanted.lexical.enabled:
-            self._check_language(wanted.lexical.language)
+        self._check_language(wanted.lexical.language)
         model, fingerprint, dimension = self._model_of(wanted)
         checks.index_fits(wanted.index, dimension)
         return CollectionSpec(
@@ -237,12 +247,23 @@ class Catalog:
     def _check(self, specs: Sequence[CollectionSpec]) -> None:
         check_fingerprints(specs, self._models.models.values())
 
-    async def _look_again(self) -> None:
-        """Reads the record if it can be read: what is known goes on being served while it cannot."""
+    async def _look_again(self) -> PenstockError | None:
+        """Reads the record if it can be read, or says why not: what is known goes on being served while it cannot."""
         try:
             await self.refresh()
         except PenstockError as error:
             _log.warning("the collections cannot be read from the record now: %s", error.message)
+            return error
+        return None
+
+    def _counted(self, collection: Collection, failure: PenstockError | None) -> Collection:
+        if failure is None:
+            return collection
+        statuses = self._shards.statuses(collection.uid)
+        if len(statuses) < collection.spec.shard_count:
+            message = f"how many chunks the collection {collection.spec.id!r} has cannot be told now: {failure.message}"
+            raise BackendUnavailable(message, metadata={"collection": collection.spec.id}) from failure
+        return replace(collection, chunk_count=sum(status.row_count for status in statuses))
 
     async def _create(self, spec: CollectionSpec) -> Collection:
         collection = await self._record.create_collection(spec)

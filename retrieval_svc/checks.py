@@ -148,6 +148,13 @@ def chunks(candidates: Sequence[Chunk], text_bytes_max: int) -> None:
         principals(chunk.allowed_principals, f"chunks[{at}].allowed_principals")
 
 
+def chunk_ids(candidates: Sequence[str]) -> None:
+    """The ids of chunks to read. One that no chunk can have is a mistake; PostgreSQL would fail over a NUL in it."""
+    _count(len(candidates), "chunk_ids", PAGE_SIZE_MAX)
+    for at, candidate in enumerate(candidates):
+        _id(candidate, f"chunk_ids[{at}]", CHUNK_ID_BYTES_MAX)
+
+
 def principals(candidates: Sequence[str], field: str) -> None:
     """An access list."""
     if len(candidates) > PRINCIPALS_MAX:

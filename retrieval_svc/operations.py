@@ -1,12 +1,12 @@
 """What operators ask of a node, and what is asked of its models: states, compaction, snapshots, embeddings."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
-from penstock.errors import FailedPrecondition, InvalidArgument, Violation
+from penstock.errors import CollectionNotFound, FailedPrecondition, InvalidArgument, Violation
 from penstock.paging import key_after, page_token
 from retrieval_svc import checks
 from retrieval_svc.embedding.models import EmbeddedTexts
@@ -67,6 +67,14 @@ class Caretaker(Protocol):
         ...
 
 
+class KnownCollections(Protocol):
+    """The collections as this node knows them."""
+
+    async def exists(self, collection: Collection) -> bool:
+        """Whether it has been neither deleted nor replaced, as far as the record can be read."""
+        ...
+
+
 class SnapshotShelf(Protocol):
     """The snapshots that there are."""
 
@@ -84,6 +92,7 @@ class Operations:
         shards: HeldShards,
         caretaker: Caretaker,
         shelf: SnapshotShelf | None,
+        collections: KnownCollections,
         *,
         text_bytes_max: int,
     ) -> None:
@@ -91,6 +100,7 @@ class Operations:
         self._shards = shards
         self._caretaker = caretaker
         self._shelf = shelf
+        self._collections = collections
         self._text_bytes_max = text_bytes_max
 
     def models(self, page_size: int, token: str) -> tuple[list[EmbeddingModel], str, str]:
@@ -115,14 +125,14 @@ class Operations:
         return [replica.status() for replica in self._shards.of(collection.uid)]
 
     async def compact(self, collection: Collection) -> list[ShardStatus]:
-        """Merges the segments of the shards that lie here; their states afterwards."""
-        await asyncio.gather(*map(self._caretaker.compact, self._shards.of(collection.uid)))
-        return self.statuses(collection)
+        """Merges the segments of the shards that lie here; their states afterwards. Raises CollectionNotFound."""
+        replicas = await self._done(collection, self._caretaker.compact)
+        return [replica.status() for replica in replicas]
 
     async def snapshot(self, collection: Collection) -> list[StoredSnapshot]:
-        """Sends snapshots of the shards that lie here; the newest of each."""
-        shelf, replicas = self._shelf_there(), self._shards.of(collection.uid)
-        await asyncio.gather(*map(self._caretaker.snapshot, replicas))
+        """Sends snapshots of the shards that lie here; the newest of each. Raises CollectionNotFound."""
+        shelf = self._shelf_there()
+        replicas = await self._done(collection, self._caretaker.snapshot)
         stored = await asyncio.gather(*(shelf.list(replica.key) for replica in replicas))
         return [each[0] for each in stored if each]
 
@@ -138,8 +148,29 @@ class Operations:
         following = page_token(listing, ids[first + size - 1]) if len(ids) > first + size else ""
         return ordered[first : first + size], following
 
+    async def _done(self, collection: Collection, work: Callable[[Replica], Awaitable[None]]) -> list[Replica]:
+        """The shards that lie here, once the work on them is done.
+
+        A collection may be deleted meanwhile, and its files with it: whatever fails then, that is the reason.
+        """
+        replicas = self._shards.of(collection.uid)
+        try:
+            await asyncio.gather(*map(work, replicas))
+        except Exception as error:
+            if await self._collections.exists(collection):
+                raise
+            raise _deleted(collection) from error
+        if self._shards.of(collection.uid) != replicas:
+            raise _deleted(collection)
+        return replicas
+
     def _shelf_there(self) -> SnapshotShelf:
         if self._shelf is None:
             message = "there is no snapshot store; set PENSTOCK_RETRIEVAL_SNAPSHOT_URL and restart"
             raise FailedPrecondition(message)
         return self._shelf
+
+
+def _deleted(collection: Collection) -> CollectionNotFound:
+    message = f"the collection {collection.spec.id!r} was deleted or replaced meanwhile"
+    return CollectionNotFound(message, metadata={"collection": collection.spec.id})

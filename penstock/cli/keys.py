@@ -17,7 +17,15 @@ def key_commands() -> None:
 
 @key_commands.command()
 @click.argument("name")
-@click.option("--scope", "scopes", multiple=True, default=["read"], show_default=True, type=click.Choice(sorted(SCOPES)))
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    default=["read"],
+    show_default=True,
+    type=click.Choice(sorted(SCOPES)),
+    help="read: look, search, run flows; write: store and delete, and no reading; admin: everything. May be repeated.",
+)
 @click.option("--principal", "principals", multiple=True, help="Whose access it has, such as user:ann; may be repeated.")
 @click.option("--all-principals", is_flag=True, help="Has access to everything.")
 @click.option("--may-assert-principals", is_flag=True, help="May say on whose behalf it calls, as a gateway must.")

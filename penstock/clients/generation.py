@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Final, Literal
 
+from penstock.clients.choices import chosen
 from penstock.clients.connection import LONG_TIMEOUT_S, TIMEOUT_S, Client, items_of, resource_name, short_name
 from penstock.generation.v1 import generation_pb2 as pb
 from penstock.generation.v1.generation_pb2_grpc import GenerationServiceStub
@@ -151,7 +152,10 @@ _FINISH_REASONS: Final[dict[int, FinishReason]] = {pb.FINISH_REASON_STOP: "stop"
 
 
 def _turns(messages: Sequence[Message]) -> list[pb.Message]:
-    return [pb.Message(role=_ROLES[message.role], content=message.content) for message in messages]
+    return [
+        pb.Message(role=chosen(_ROLES, message.role, f"messages[{at}].role"), content=message.content)
+        for at, message in enumerate(messages)
+    ]
 
 
 def _sampling(sampling: Sampling | None) -> pb.Sampling | None:

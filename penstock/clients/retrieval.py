@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Final, Literal, Unpack
 
 from penstock.clients import retrieval_messages as messages
+from penstock.clients.choices import chosen
 from penstock.clients.connection import LONG_TIMEOUT_S, TIMEOUT_S, Client, batches, items_of, short_name
 from penstock.clients.filters import Filter
 from penstock.clients.retrieval_messages import collection_name
@@ -37,10 +38,14 @@ from penstock.clients.retrieval_values import (
     Vector,
     Written,
 )
+from penstock.clients.search_messages import batched_message, search_message
 from penstock.retrieval.v1 import retrieval_pb2 as pb
 from penstock.retrieval.v1.retrieval_pb2_grpc import RetrievalServiceStub
 
-_PURPOSES: Final = {"document": pb.EMBED_PURPOSE_DOCUMENT, "query": pb.EMBED_PURPOSE_QUERY}
+_PURPOSES: Final[dict[Literal["document", "query"], pb.EmbedPurpose]] = {
+    "document": pb.EMBED_PURPOSE_DOCUMENT,
+    "query": pb.EMBED_PURPOSE_QUERY,
+}
 
 
 class RetrievalClient(Client):
@@ -71,7 +76,7 @@ class RetrievalClient(Client):
         wanted = pb.Collection(
             embedding_model=embedding_model,
             dimension=dimension,
-            metric=messages.METRICS[metric],
+            metric=chosen(messages.METRICS, metric, "metric"),
             index=messages.index_message(index) if index else None,
             shard_count=shard_count,
             lexical=pb.LexicalConfig(enabled=lexical.enabled, language=lexical.language) if lexical else None,
@@ -191,14 +196,14 @@ class RetrievalClient(Client):
         self, collection: str, query: str | Vector, *, timeout_s: float = TIMEOUT_S, **options: Unpack[SearchOptions]
     ) -> Hits:
         """The `top_k` chunks (without it 10) best for a text or a vector, best first; fewer where there are fewer."""
-        request = messages.search_message(collection_name(collection), query, options)
+        request = search_message(collection_name(collection), query, options)
         return messages.hits_from(await self._call(self._stub.Search, request, timeout_s))
 
     async def search_pages(
         self, collection: str, query: str | Vector, *, timeout_s: float = TIMEOUT_S, **options: Unpack[SearchOptions]
     ) -> AsyncGenerator[Hits, None]:
         """The pages of a search, `top_k` hits each, each read when it is asked for."""
-        request = messages.search_message(collection_name(collection), query, options)
+        request = search_message(collection_name(collection), query, options)
         async with aclosing(self._pages(self._stub.Search, request, timeout_s)) as pages:
             async for page in pages:
                 yield messages.hits_from(page)
@@ -207,7 +212,7 @@ class RetrievalClient(Client):
         self, collection: str, queries: Iterable[str | Vector | Query], *, timeout_s: float = TIMEOUT_S
     ) -> tuple[Hits, ...]:
         """The answers to at most 256 searches, in their order, at a fraction of their cost in calls of their own."""
-        requests = [_in_batch(query) for query in queries]
+        requests = [batched_message(query, at) for at, query in enumerate(queries)]
         request = pb.SearchBatchRequest(collection=collection_name(collection), requests=requests)
         response = await self._call(self._stub.SearchBatch, request, timeout_s)
         return tuple(messages.hits_from(each) for each in response.responses)
@@ -221,7 +226,7 @@ class RetrievalClient(Client):
         timeout_s: float = LONG_TIMEOUT_S,
     ) -> Embeddings:
         """The vectors of at most 1,000 texts, made by `model`, without it by the service's own. Raises ModelNotFound."""
-        request = pb.EmbedRequest(model=model, texts=texts, purpose=_PURPOSES[purpose])
+        request = pb.EmbedRequest(model=model, texts=texts, purpose=chosen(_PURPOSES, purpose, "purpose"))
         return messages.embeddings_from(await self._call(self._stub.Embed, request, timeout_s))
 
     async def list_models(self, *, page_size: int = 100, timeout_s: float = TIMEOUT_S) -> AsyncGenerator[EmbeddingModel, None]:
@@ -273,10 +278,3 @@ async def _stream(
     else:
         for batch in batches((messages.document_message(each) for each in documents), count_max=count_max):
             yield pb.IngestStreamRequest(documents=batch)
-
-
-def _in_batch(query: str | Vector | Query) -> pb.SearchRequest:
-    if not isinstance(query, dict):
-        return messages.search_message("", query, {})
-    options: Any = {name: value for name, value in query.items() if name != "query"}
-    return messages.search_message("", query["query"], options)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC
 from typing import Any, Final
 
+from penstock.clients.choices import chosen
 from penstock.clients.connection import resource_name, short_name
 from penstock.clients.retrieval_values import (
     Chunk,
@@ -21,9 +22,9 @@ from penstock.clients.retrieval_values import (
     ItemError,
     Lexical,
     Metric,
-    SearchOptions,
     ShardStatus,
     Snapshot,
+    Splitter,
     Splitting,
     StreamIngested,
     Vector,
@@ -46,25 +47,12 @@ _INDEX_KINDS: Final[dict[IndexKind, pb.IndexKind]] = {
     "ivf_pq": pb.INDEX_KIND_IVF_PQ,
 }
 _INDEX_KIND_NAMES: Final = {value: name for name, value in _INDEX_KINDS.items()}
-_SPLITTERS: Final = {
+_SPLITTERS: Final[dict[Splitter, pb.Splitter]] = {
     "auto": pb.SPLITTER_UNSPECIFIED,
     "sentences": pb.SPLITTER_SENTENCES,
     "tokens": pb.SPLITTER_TOKENS,
     "markdown": pb.SPLITTER_MARKDOWN,
 }
-_MODES: Final = {"dense": pb.SEARCH_MODE_DENSE, "lexical": pb.SEARCH_MODE_LEXICAL, "hybrid": pb.SEARCH_MODE_HYBRID}
-_FUSIONS: Final = {"convex": pb.FUSION_METHOD_CONVEX, "reciprocal_rank": pb.FUSION_METHOD_RECIPROCAL_RANK}
-_PLAIN: Final = (
-    "top_k",
-    "score_min",
-    "ef_search",
-    "nprobe",
-    "exact",
-    "fields",
-    "page_token",
-    "consistency_token",
-    "allow_partial",
-)
 
 
 def collection_name(collection: str) -> str:
@@ -82,43 +70,10 @@ def float32_bytes(vector: Vector) -> bytes:
     return packed.tobytes()
 
 
-def search_message(collection: str, query: str | Vector, options: SearchOptions) -> pb.SearchRequest:
-    """A search of `collection`, its resource name, or of none in a batch."""
-    plain: dict[str, Any] = {name: value for name, value in options.items() if name in _PLAIN}
-    request = pb.SearchRequest(collection=collection, **plain)
-    if isinstance(query, str):
-        request.text = query
-    else:
-        request.vector = float32_bytes(query)
-    if "vector" in options:
-        request.vector = float32_bytes(options["vector"])
-    if "mode" in options:
-        request.mode = _MODES[options["mode"]]
-    if "filter" in options:
-        request.filter.CopyFrom(options["filter"].message)
-    _refine(request, options)
-    return request
-
-
-def _refine(request: pb.SearchRequest, options: SearchOptions) -> None:
-    if (fusion := options.get("fusion")) is not None:
-        method = _FUSIONS[fusion.method]
-        request.fusion.CopyFrom(
-            pb.Fusion(method=method, dense_weight=fusion.dense_weight, rrf_k=fusion.rrf_k, candidates=fusion.candidates)
-        )
-    if (diversity := options.get("diversity")) is not None:
-        wanted = pb.Diversity(relevance_weight=diversity.relevance_weight, candidates=diversity.candidates)
-        request.diversity.CopyFrom(wanted)
-    if (grouping := options.get("grouping")) is not None:
-        request.grouping.CopyFrom(pb.Grouping(hits_per_document_max=grouping.hits_per_document_max))
-    if (reranking := options.get("reranking")) is not None:
-        request.reranking.CopyFrom(pb.Reranking(model=reranking.model, candidates=reranking.candidates))
-
-
 def index_message(index: Index) -> pb.IndexConfig:
     """How a collection is to be indexed."""
     return pb.IndexConfig(
-        kind=_INDEX_KINDS[index.kind],
+        kind=chosen(_INDEX_KINDS, index.kind, "index.kind"),
         hnsw_m=index.hnsw_m,
         hnsw_ef_construction=index.hnsw_ef_construction,
         hnsw_ef_search=index.hnsw_ef_search,
@@ -134,7 +89,7 @@ def splitting_message(splitting: Splitting | None) -> pb.Splitting | None:
     if splitting is None:
         return None
     return pb.Splitting(
-        splitter=_SPLITTERS[splitting.splitter],
+        splitter=chosen(_SPLITTERS, splitting.splitter, "splitting.splitter"),
         chunk_tokens_max=splitting.chunk_tokens_max,
         overlap_tokens=splitting.overlap_tokens,
     )

@@ -87,8 +87,7 @@ class BulkBuild:
         """The collection, and how its documents are split; None: they are not."""
         job = self.job
         checks.index(job.index)
-        if job.lexical.enabled:
-            check_language(job.lexical.language)
+        check_language(job.lexical.language)
         if self.source is not None:
             described = self._stages.results(self.executor.map(DescribeStep(source=self.source), [None]))
             [self._model] = [model async for model in described]

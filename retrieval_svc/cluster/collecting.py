@@ -8,12 +8,15 @@ from typing import Final, TypeVar
 
 from penstock.deadline import remaining_s
 from penstock.errors import DeadlineExceeded, Overloaded, PenstockError, Unavailable
+from retrieval_svc.shards.follower import ASKED
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 MISSING: Final = (Unavailable, DeadlineExceeded, Overloaded)
 """What leaves a shard out. Every other error is about the request, and fails it."""
+AWAITED_WRITE: Final = "the write that the consistency token stands for"
+EARLIER_WRITES: Final = "what was written before"
 _SHARE_OF_DEADLINE: Final = 0.9
 """Of what is left to the caller; the rest is for making an answer of what came."""
 
@@ -65,25 +68,36 @@ def _take_if_done(
 
 
 def failure_of(
-    collection_id: str, shards: Mapping[int, Sequence[int]], errors: Mapping[int, PenstockError], *, waits: bool
+    collection_id: str, shards: Mapping[int, Sequence[int]], errors: Mapping[int, PenstockError], *, awaited: str
 ) -> PenstockError:
     """One error for shards (by slot) that did not answer, which names them all.
 
-    Overloaded where that is all there is to say; DeadlineExceeded where positions were demanded (`waits`) and have not been
-    reached; else Unavailable.
+    Overloaded where that is all there is to say; DeadlineExceeded where something was `awaited` (AWAITED_WRITE or
+    EARLIER_WRITES; "" where nothing was) and has not come; else Unavailable.
     """
-    told = "; ".join(
-        f"{_named('shard', shards[slot])} (slot {slot}): {error.message}" for slot, error in sorted(errors.items())
-    )
-    message = f"collection {collection_id!r} cannot be read completely: {told}"
     missing = sorted(shard for slot in errors for shard in shards[slot])
     metadata = {"shards": ",".join(map(str, missing)), "slots": ",".join(map(str, sorted(errors)))}
     kinds = {type(error) for error in errors.values()}
+    if kinds == {DeadlineExceeded} and awaited and any(ASKED in error.metadata for error in errors.values()):
+        return DeadlineExceeded(_not_come(collection_id, _told(shards, errors), awaited), metadata=metadata)
+    message = f"collection {collection_id!r} cannot be read completely: {_told(shards, errors)}"
     if kinds == {Overloaded}:
         return Overloaded(message, metadata=metadata, retry_after_s=_longest(errors.values()))
-    if kinds == {DeadlineExceeded} and waits:
+    if kinds == {DeadlineExceeded} and awaited:
         return DeadlineExceeded(message, metadata=metadata)
     return Unavailable(message, metadata=metadata, retry_after_s=_longest(errors.values()))
+
+
+def _not_come(collection_id: str, told: str, awaited: str) -> str:
+    """The shards are there, and it is not for them that the caller waits."""
+    instead = ", or search without the token" if awaited == AWAITED_WRITE else ""
+    return f"{awaited} has not arrived yet everywhere in collection {collection_id!r}: {told}; try again in a moment{instead}"
+
+
+def _told(shards: Mapping[int, Sequence[int]], errors: Mapping[int, PenstockError]) -> str:
+    return "; ".join(
+        f"{_named('shard', shards[slot])} (slot {slot}): {error.message}" for slot, error in sorted(errors.items())
+    )
 
 
 def _withdraw(pending: Iterable[Awaitable[object]]) -> None:

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from opentelemetry.trace import Span, Tracer, get_current_span
 
+from penstock.deadline import within
 from penstock.errors import PenstockError
-from retrieval_svc.cluster.collecting import MISSING, collect, failure_of, time_left_s
+from retrieval_svc.cluster.collecting import AWAITED_WRITE, EARLIER_WRITES, MISSING, collect, failure_of, time_left_s
 from retrieval_svc.cluster.discovery import Discovery, Resolve, resolve_by_dns
 from retrieval_svc.cluster.limits import ClusterLimits
 from retrieval_svc.cluster.merging import merge_answers
@@ -121,7 +122,7 @@ class Coordinator:
             lost = {slot: error for (slot, _), error in failures.items()}
             missing = tuple(sorted(shard for slot in lost for shard in plan[slot]))
             if missing and not (allow_partial and len(lost) < len(plan)):
-                raise failure_of(collection.spec.id, plan, lost, waits=bool(at_least))
+                raise failure_of(collection.spec.id, plan, lost, awaited=AWAITED_WRITE if at_least else "")
             if missing:
                 self._statistics.happened(Event.PARTIAL, len(queries))
                 span.set_attribute(MISSING_SHARDS, missing)
@@ -146,7 +147,7 @@ class Coordinator:
                 answers = await self._own.search(uid, shards, piece, timeout_s=self._limits.shard_timeout_s, span=span)
             except MISSING as error:
                 slot = self._topology.own_slot
-                raise failure_of(collection.spec.id, {slot: tuple(shards)}, {slot: error}, waits=False) from error
+                raise failure_of(collection.spec.id, {slot: tuple(shards)}, {slot: error}, awaited="") from error
             gathered += _merge(piece, answers, ())
         self._statistics.fanned_out(time.monotonic() - began)
         return gathered
@@ -162,7 +163,7 @@ class Coordinator:
             for number, wanted in enumerate(_parts(sequences[shards == shard].tolist(), FETCH_ROWS_MAX))
         }
         rows, failures = await collect(pending, timeout_s)
-        self._refuse(collection, {shard: error for (shard, _), error in failures.items()}, waits=False)
+        self._refuse(collection, {shard: error for (shard, _), error in failures.items()}, awaited="")
         found: dict[int, dict[int, FetchedRow]] = {}
         for (shard, _), part in rows.items():
             found.setdefault(shard, {}).update(part)
@@ -175,15 +176,18 @@ class Coordinator:
         """The port's match. Raises InvalidArgument and Unavailable as `gather` does."""
         uid, timeout_s = collection.uid, time_left_s(self._limits.shard_timeout_s)
         loop = asyncio.get_running_loop()
-        pending = {
-            shard: loop.create_task(_of(self._slot(uid, shard).match(uid, shard, at_least.get(shard, 0), filter_, visibility)))
-            for shard in range(collection.spec.shard_count)
-        }
+        with within(timeout_s):
+            pending = {
+                shard: loop.create_task(
+                    _of(self._slot(uid, shard).match(uid, shard, at_least.get(shard, 0), filter_, visibility))
+                )
+                for shard in range(collection.spec.shard_count)
+            }
         try:
             matched, failures = await collect(pending, timeout_s)
         finally:
             await asyncio.gather(*pending.values(), return_exceptions=True)
-        self._refuse(collection, failures, waits=bool(at_least))
+        self._refuse(collection, failures, awaited=EARLIER_WRITES if at_least else "")
         check_matched(matched.values())
         return {shard: rows.sequences for shard, rows in matched.items()}
 
@@ -213,14 +217,14 @@ class Coordinator:
         span = shard_call_span(self._tracer, get_current_span(), slot=slot, shards=(shard,), query_count=0)
         return self._slots[slot].fetch(uid, shard, sequences, with_vectors=with_vectors, timeout_s=timeout_s, span=span)
 
-    def _refuse(self, collection: Collection, failures: Mapping[int, PenstockError], *, waits: bool) -> None:
+    def _refuse(self, collection: Collection, failures: Mapping[int, PenstockError], *, awaited: str) -> None:
         """Raises the error of shards that could not be read, where there are any."""
         if failures:
             by_slot: dict[int, list[int]] = {}
             for shard in failures:
                 by_slot.setdefault(self._topology.slot_of(collection.uid, shard), []).append(shard)
             errors = {slot: failures[shards[0]] for slot, shards in by_slot.items()}
-            raise failure_of(collection.spec.id, by_slot, errors, waits=waits)
+            raise failure_of(collection.spec.id, by_slot, errors, awaited=awaited)
 
     def _update(self, slot: int, addresses: frozenset[str]) -> None:
         self._remote[slot].update(addresses)

@@ -9,6 +9,7 @@ import numpy as np
 from opentelemetry import trace
 from opentelemetry.trace import Span
 
+from penstock.deadline import within
 from penstock.errors import Overloaded, Unavailable
 from retrieval_svc.cluster.remote_slot import RemoteSlot, rows_by_number
 from retrieval_svc.cluster.shard_node import ShardNode
@@ -32,7 +33,7 @@ class OwnSlot:
         self, uid: int, shards: Mapping[int, int], queries: Sequence[ShardQuery], *, timeout_s: float, span: Span
     ) -> list[ShardAnswer]:
         """The slot's answers. Raises as ShardNode does."""
-        with _recorded(span):
+        with _recorded(span), within(timeout_s):
             try:
                 return await self._node.search(uid, shards, queries)
             except (Unavailable, Overloaded):
@@ -44,7 +45,7 @@ class OwnSlot:
         self, uid: int, shard: int, sequences: Sequence[int], *, with_vectors: bool, timeout_s: float, span: Span
     ) -> dict[int, FetchedRow]:
         """The rows that are still there, by their numbers. Raises as ShardNode does."""
-        with _recorded(span):
+        with _recorded(span), within(timeout_s):
             return await self._first(
                 self._fetch(uid, shard, sequences, with_vectors=with_vectors),
                 lambda: self._fellows.fetch(

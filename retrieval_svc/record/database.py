@@ -14,11 +14,14 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import ARRAY, Column, ColumnElement, Dialect, Table, any_, event, func, insert, literal, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from penstock.database_url import DRIVERS, unusable_url
 from penstock.errors import BackendUnavailable
+
+URL_SETTING: Final = "PENSTOCK_RETRIEVAL_DATABASE_URL"
 
 _log = logging.getLogger(__name__)
 
@@ -48,11 +51,14 @@ _SQLITE_FULL: Final = {"SQLITE_FULL", "DiskFullError"}
 
 
 class Database:
-    """An engine and the three ways to use it. Every failure of the database is raised as BackendUnavailable."""
+    """An engine and the three ways to use it. Every failure of the database is raised as BackendUnavailable.
+
+    Raises FailedPrecondition for a URL that cannot be used.
+    """
 
     def __init__(self, url: str) -> None:
-        self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
-        self.engine = _sqlite_engine(url) if self.is_sqlite else _postgresql_engine(url)
+        self.engine = _engine(url)
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
         # A transaction that reads first and writes later fails when another wrote in between, so writers lock SQLite at once.
         self._writer = self.engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
         self._snapshots = self.engine.execution_options(
@@ -111,6 +117,16 @@ def _insert_statement(table: Table, dialect: Dialect) -> str:
     return str(insert(table).compile(dialect=dialect))
 
 
+def _engine(url: str) -> AsyncEngine:
+    try:
+        driver = make_url(url).drivername
+        if driver not in DRIVERS:
+            raise ArgumentError(driver)
+        return _sqlite_engine(url) if driver.startswith("sqlite") else _postgresql_engine(url)
+    except (ArgumentError, ImportError, ValueError) as error:
+        raise unusable_url(url, URL_SETTING, error) from error
+
+
 def _postgresql_engine(url: str) -> AsyncEngine:
     arguments = {
         "timeout": _CONNECT_TIMEOUT_S,
@@ -164,6 +180,21 @@ def unavailable(error: Exception) -> BackendUnavailable:
     else:
         advice = (
             "it cannot be reached or refuses work. Searches go on with what is indexed; writes fail until it is back: check "
-            "that it runs, and PENSTOCK_RETRIEVAL_DATABASE_URL"
+            f"that it runs, and {URL_SETTING}"
         )
     return BackendUnavailable(f"the record's database failed ({kind}): {advice}", metadata={"service": "database"})
+
+
+def refused_at_start(database: Database, error: Exception) -> BackendUnavailable:
+    """What the operator is to know of a database that a service cannot start with: which, and what the driver says of it."""
+    at = database.engine.url.render_as_string(hide_password=True)
+    said = _drivers_words(error.__cause__ if isinstance(error, BackendUnavailable) and error.__cause__ else error)
+    message = f"the record's database {at} cannot be used: {said}; check that it runs, and {URL_SETTING}"
+    return BackendUnavailable(message, metadata={"service": "database"})
+
+
+def _drivers_words(error: BaseException) -> str:
+    """One line: SQLAlchemy's own words would repeat the statement."""
+    cause = getattr(error, "orig", None) or error
+    lines = str(cause.__cause__ or cause).splitlines()
+    return lines[0] if lines else f"no answer within {_CONNECT_TIMEOUT_S} s"

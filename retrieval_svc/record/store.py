@@ -6,12 +6,12 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-from penstock.errors import AlreadyExists, CollectionNotFound
+from penstock.errors import AlreadyExists, BackendUnavailable, CollectionNotFound
 from retrieval_svc.record import committing, hints, tables
 from retrieval_svc.record.building import DELETED, CollectionBuilds
-from retrieval_svc.record.database import Database, one_of
+from retrieval_svc.record.database import Database, one_of, refused_at_start
 from retrieval_svc.record.following import ShardLog
 from retrieval_svc.record.grouping import Lane
 from retrieval_svc.record.migrating import migrate
@@ -211,15 +211,23 @@ class SqlStore:
 async def open_store(database_url: str) -> AsyncIterator[SqlStore]:
     """The store at an SQLAlchemy URL with an async driver, its tables brought up to date; closed on the way out.
 
-    Raises BackendUnavailable when the database cannot be reached, FailedPrecondition when a newer version has written it.
+    Raises BackendUnavailable when the database cannot be reached or used, FailedPrecondition when the URL is wrong or a newer
+    version has written the database.
     """
     database = Database(database_url)
     store = SqlStore(database)
     try:
-        await store.prepare()
+        await _prepared(store, database)
         yield store
     finally:
         await store.close()
+
+
+async def _prepared(store: SqlStore, database: Database) -> None:
+    try:
+        await store.prepare()
+    except (BackendUnavailable, ProgrammingError) as error:  # The latter where a user may not make tables.
+        raise refused_at_start(database, error) from error
 
 
 def _gone() -> CollectionNotFound:

@@ -6,7 +6,6 @@ from typing import Protocol
 
 import numpy as np
 
-from penstock.errors import InvalidArgument, Violation
 from penstock.paging import key_after, page_token
 from retrieval_svc import checks
 from retrieval_svc.search.gathering import Gatherer
@@ -61,10 +60,7 @@ class Listing:
         self, collection: Collection, chunk_ids: Sequence[str], visibility: Visibility, *, with_vectors: bool
     ) -> list[Listed]:
         """The chunks of those ids that exist, in the order of the ids."""
-        if not 1 <= len(chunk_ids) <= checks.PAGE_SIZE_MAX:
-            message = f"give from 1 to {checks.PAGE_SIZE_MAX} chunk_ids in one call; not {len(chunk_ids)}"
-            violation = Violation(message=message, field="chunk_ids")
-            raise InvalidArgument(message, metadata={"field": "chunk_ids"}, violations=[violation])
+        checks.chunk_ids(chunk_ids)
         found = {chunk.id: chunk for chunk in await self._reader.chunks_by_id(collection.uid, chunk_ids)}
         there = [found[chunk_id] for chunk_id in chunk_ids if chunk_id in found and may_see(visibility, found[chunk_id])]
         vectors = await self._vectors(collection, there) if with_vectors else [None] * len(there)

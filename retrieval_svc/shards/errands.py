@@ -5,6 +5,7 @@ and before that writes why, if it could not be done, into "....failed".
 """
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Final
 
 from penstock.errors import PenstockError, Unavailable
 from retrieval_svc.shards.follower import ShardKey
+
+_log = logging.getLogger(__name__)
 
 _ASKED: Final = ".asked"
 _FAILED: Final = ".failed"
@@ -51,6 +54,9 @@ class Errands:
             _done(errand, "")
         except PenstockError as error:
             _done(errand, error.message)
+        except Exception:  # noqa: BLE001  # Whatever it is, the other process waits for an answer.
+            _log.exception("%s could not be done", errand.name)
+            _done(errand, "it failed in the process that writes the shards' files, whose log says why")
 
     def _put(self, name: str) -> Path:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,9 @@ from retrieval_svc.values import Changes
 
 _log = logging.getLogger(__name__)
 
+AT: Final = "position"
+ASKED: Final = "asked_position"
+
 _READ_MAX: Final = 4096
 """Entries of the log that are read at a time."""
 _OFFERS_MAX: Final = 64
@@ -60,8 +63,12 @@ class Follower:
     position: int
     apply: Callable[[Changes], Awaitable[None]]
     rebuild: Callable[[], Awaitable[int]]
+    subject: str = "shard"
+    """Of what errors speak."""
     known: int = 0
     """The highest sequence number that anybody told of."""
+    failure: str = ""
+    """Why it could not go on when it tried last."""
     _offers: dict[int, Changes] = field(default_factory=dict)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _waiting: list[tuple[int, int, asyncio.Future[None]]] = field(default_factory=list)
@@ -92,7 +99,7 @@ class Follower:
             self._wake.set()
 
     async def reached(self, position: int, timeout_s: float) -> None:
-        """Returns when the replica has that position. Raises DeadlineExceeded."""
+        """Returns when the replica has that position. Raises DeadlineExceeded, which has AT and ASKED in its metadata."""
         if position <= self.position:
             return
         self.hint(position)
@@ -103,11 +110,11 @@ class Follower:
             async with asyncio.timeout(timeout_s):
                 await future
         except TimeoutError as error:
-            message = (
-                f"shard {self.key.shard} has not reached {position} within {timeout_s:.1f} s (it is at {self.position}); "
-                "try again, or search without the consistency token"
-            )
-            raise DeadlineExceeded(message, metadata={"shard": str(self.key.shard)}) from error
+            place = f"{self.subject} {self.key.shard} is at position {self.position}"
+            reason = f": {self.failure}" if self.failure else ""
+            message = f"{place}, and {position} was asked for and did not come within {timeout_s:.3g} s{reason}"
+            metadata = {"shard": str(self.key.shard), AT: str(self.position), ASKED: str(position)}
+            raise DeadlineExceeded(message, metadata=metadata) from error
 
     async def run(self) -> None:
         """Follows for ever."""
@@ -115,8 +122,10 @@ class Follower:
         while True:
             try:
                 await self._step()
+                self.failure = ""
                 pause_s = _RETRY_S[0]
             except PenstockError as error:
+                self.failure = error.message
                 _log.warning("%s cannot follow its log, trying again in %.1f s: %s", self.key, pause_s, error.message)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _RETRY_S[1])

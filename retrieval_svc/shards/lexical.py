@@ -243,11 +243,21 @@ class LexicalIndex:
                 self._writer = self._index.writer(heap_size=self._writer_memory_bytes, num_threads=1)
             yield self._writer
         except BaseException as error:
-            self._writer = None
+            self._abandon_writer()
             self._position = self._committed
             if not _is_failure(error):
                 raise
             raise LexicalWriteFailed(f"the lexical index {self._folder} could not be written: {error}") from error
+
+    def _abandon_writer(self) -> None:
+        """Gives back the lock of a writer that failed, which would be held for as long as any error refers to the writer."""
+        writer, self._writer = self._writer, None
+        try:
+            if writer is not None:
+                writer.wait_merging_threads()
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
 
 
 def analyzer(language: str) -> TextAnalyzer:

@@ -9,9 +9,6 @@ and tried again, later each time: searches and writes do not depend on it.
 
 import asyncio
 import logging
-import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +20,7 @@ from typing import Final, Protocol
 from penstock.errors import PenstockError, Unavailable
 from retrieval_svc.shards import checkpoint, compaction, errands
 from retrieval_svc.shards.checkpoint import Manifest
+from retrieval_svc.shards.compaction_process import merge_in_child
 from retrieval_svc.shards.errands import Errands
 from retrieval_svc.shards.follower import ShardKey
 from retrieval_svc.shards.head import FrozenHead
@@ -185,8 +183,9 @@ class Maintenance:
 
     async def _run_errand(self, key: ShardKey, kind: str) -> None:
         replica = next((each for each in self._replicas() if each.key == key), None)
-        if replica is not None:
-            await self._do(replica, kind)
+        if replica is None:
+            raise Unavailable("the process that writes the shards' files does not hold this one; try again in a moment")
+        await self._do(replica, kind)
 
     def _current(self) -> list[Care]:
         """The cares of the replicas that are open now."""
@@ -234,7 +233,7 @@ class Maintenance:
 
     async def _copy(self, care: Care, *, always: bool = False) -> None:
         assert self._backup is not None  # noqa: S101  # Nobody asks for snapshots where there is no store.
-        folder = self._folder_of(care.replica.key)
+        folder = self._folder(care)
         if care.has_changed or (always and await asyncio.to_thread(checkpoint.newest, folder) is None):
             await self._seal(care)
         async with care.files:
@@ -245,15 +244,20 @@ class Maintenance:
         if staged is not None:
             await self._backup.send(care.replica.key, staged, manifest)
 
+    def _folder(self, care: Care) -> Path:
+        """Where a replica's files are written. Raises Unavailable when it is open no longer: they went with its collection."""
+        if care.replica not in self._replicas():
+            raise Unavailable(f"shard {care.replica.key.shard} is no longer open here")
+        return self._folder_of(care.replica.key)
+
     def _is_due(self, care: Care) -> bool:
         if care.replica.index.head_row_count >= self._limits.head_rows_max or care.unwritten:
             return True
         return care.has_changed and time.monotonic() - care.since_s >= self._limits.checkpoint_interval_s
 
     async def _seal(self, care: Care) -> None:
-        folder = self._folder_of(care.replica.key)
         async with care.files:
-            added = await seal(care.replica.index, folder, self._threads.index, care.unwritten)
+            added = await seal(care.replica.index, self._folder(care), self._threads.index, care.unwritten)
             await self._publish(care, added=added)
             care.unwritten.clear()
 
@@ -263,17 +267,17 @@ class Maintenance:
             plan = await self._threads.index.run(partial(index.plan_compaction, force=force))
             if plan is None:
                 return
-            path = await asyncio.to_thread(compaction.write_plan, plan, self._folder_of(care.replica.key))
-            await _run_compaction(path)
+            path = await asyncio.to_thread(compaction.write_plan, plan, self._folder(care))
+            await merge_in_child(path)
             entry = await asyncio.to_thread(compaction.read_result, plan)
         async with care.files:
             await self._publish(care, added=[entry], replaced=plan.inputs)
         self.compactions += 1
 
     async def _publish(self, care: Care, *, added: Sequence[SegmentEntry], replaced: Sequence[str] = ()) -> None:
+        folder = self._folder(care)
         if care.replica.words is not None:
             await self._threads.words.run(care.replica.words.commit)
-        folder = self._folder_of(care.replica.key)
         manifest = await publish_segments(care.replica.index, folder, self._threads.index, added=added, replaced=replaced)
         care.since_s = time.monotonic()
         await self._trimmer.trim(
@@ -296,28 +300,3 @@ class Maintenance:
         segments = await asyncio.to_thread(checkpoint.open_segments, folder, manifest)
         await self._threads.index.run(partial(care.replica.index.adopt, manifest, segments))
         care.adopted = manifest.name
-
-
-async def _run_compaction(plan: Path) -> None:
-    """Merges in a child process, whose memory and whose hold on Python's lock go with it. It ends with this process."""
-    process = _started(plan)
-    try:
-        _, complaint = await asyncio.to_thread(process.communicate)
-    finally:
-        process.kill()  # Nothing, where it has ended.
-        await asyncio.to_thread(process.wait)
-    if process.returncode != 0:
-        last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
-        message = f"segments could not be merged: {last or f'exit code {process.returncode}'}; they are searched as they are"
-        raise Unavailable(message)
-
-
-def _started(plan: Path) -> subprocess.Popen[bytes]:
-    """The process that merges, begun by Popen, which uses vfork.
-
-    The event loop would use fork, and run what libraries want done around one: of children that were so started under load one
-    in twenty died of a segmentation fault in gRPC's threads before it was itself (measured), and copying the page tables of a
-    large process takes long.
-    """
-    command = [sys.executable, "-m", "retrieval_svc.shards.compaction", str(plan)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})  # noqa: S603  # Ours.

@@ -190,7 +190,7 @@ class LocalShards:
         if opened is not None:
             for shard, position in positions.items():
                 if shard in opened.replicas:
-                    await opened.replicas[shard].follower.reached(position, deadline.remaining_s(self._wait_s))
+                    await opened.replicas[shard].follower.reached(position, deadline.patience_s(self._wait_s))
 
     async def search(self, uid: int, shards: Mapping[int, int], queries: Sequence[ShardQuery], /) -> list[ShardAnswer]:
         """Searches some of the shards with all of the queries."""
@@ -234,7 +234,7 @@ class LocalShards:
         if replica is None:
             raise self._absent(uid, shard)
         if at_least > replica.position:
-            await replica.follower.reached(at_least, deadline.remaining_s(self._wait_s))
+            await replica.follower.reached(at_least, deadline.patience_s(self._wait_s))
         return replica
 
     async def _remove_retired(self, uid: int) -> None:

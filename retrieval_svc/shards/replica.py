@@ -12,7 +12,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Tracer
 
 from penstock import deadline, semconv
-from penstock.errors import FailedPrecondition, Unavailable
+from penstock.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from penstock.tracing import inner_span
 from retrieval_svc.filters import Filter
 from retrieval_svc.shards.follower import ChangeReader, Follower, ShardKey
@@ -149,7 +149,12 @@ class Replica:
 
     def _word_follower(self, words: WordIndex, reader: ChangeReader) -> Follower:
         return Follower(
-            key=self.key, reader=reader, position=words.position, apply=self._apply_words, rebuild=self.rebuild_words
+            key=self.key,
+            reader=reader,
+            position=words.position,
+            apply=self._apply_words,
+            rebuild=self.rebuild_words,
+            subject="what has the words of shard",
         )
 
     async def copy_words(self, folder: Path) -> None:
@@ -199,7 +204,7 @@ class Replica:
         assert self.word_follower is not None  # noqa: S101
         self.word_follower.fall_back(self.words.position)
         at_least = self.position
-        await self.word_follower.reached(at_least, deadline.remaining_s(_WORDS_WAIT_S))
+        await self._words_reached(self.word_follower, at_least)
         search = partial(self.words.search, query.text, query.limit, allowed, at_least=at_least)
         try:
             return await self._threads.words.run(search, always=False)
@@ -207,8 +212,16 @@ class Replica:
             if self.words.position >= at_least:
                 raise
             self.word_follower.fall_back(self.words.position)
-            message = f"the words of {self.key} cannot be written now; searches by vector go on. Is the disk full?"
-            raise Unavailable(message, retry_after_s=1.0) from error
+            raise self._unwritable(error) from error
+
+    async def _words_reached(self, follower: Follower, position: int) -> None:
+        """Raises Unavailable with the reason where words cannot be written, DeadlineExceeded where they are only late."""
+        try:
+            await follower.reached(position, deadline.patience_s(_WORDS_WAIT_S))
+        except DeadlineExceeded as error:
+            if not follower.failure:
+                raise
+            raise Unavailable(follower.failure, retry_after_s=1.0) from error
 
     async def _allowed(self, query: ShardQuery) -> MatchedRows | None:
         with inner_span(self._tracer, "filter") as span:
@@ -227,8 +240,13 @@ class Replica:
             await self._threads.words.run(partial(self.words.apply, changes))
         except Exception as error:
             self.word_follower.fall_back(self.words.position)  # What is durable; what came after is applied anew.
-            message = f"the words of {self.key} cannot be written ({error}); searches by vector go on. Is the disk full?"
-            raise Unavailable(message) from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: Exception) -> Unavailable:
+        """What callers hear, without the folder's name."""
+        _log.warning("%s: the words cannot be written: %s", self.key, error)
+        message = f"the words of shard {self.key.shard} cannot be written now; searches by vector go on. Is the disk full?"
+        return Unavailable(message, retry_after_s=1.0)
 
     async def rebuild_words(self) -> int:
         """Builds the words anew from the texts that the index has; the position that they are at then."""

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.flows import StoredFlow
 from gateway.store import SqlFlowStore, open_store
-from penstock.errors import AlreadyExists, Unavailable
+from penstock.errors import AlreadyExists, FailedPrecondition, Unavailable
 
 
 def flow(flow_id: str = "f", version: str = "1") -> StoredFlow:
@@ -98,3 +98,19 @@ async def test_times_keep_their_zone(store: SqlFlowStore) -> None:
     kept = replace(flow(), create_time=datetime(2026, 1, 2, 3, 4, 5, 678900, tzinfo=UTC))
     await store.put(kept, replace=False)
     assert (await store.get("f")) == kept
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://ann:secret@db/x", "postgresql://ann:secret@db/x", "sqlite:///x.db"])
+async def test_a_url_that_cannot_be_used_says_what_to_set(url: str, tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match=r"^PENSTOCK_GATEWAY_DATABASE_URL .* set it to sqlite") as refused:
+        async with open_store(url, tmp_path):
+            pass
+    assert "secret" not in refused.value.message
+
+
+async def test_a_database_that_cannot_be_used_says_where_that_is_set(tmp_path: Path) -> None:
+    with pytest.raises(
+        Unavailable, match="unable to open database file; check that it runs, and PENSTOCK_GATEWAY_DATABASE_URL"
+    ):
+        async with open_store(f"sqlite+aiosqlite:///{tmp_path}/none/x.db", tmp_path):
+            pass

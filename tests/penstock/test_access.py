@@ -1,5 +1,6 @@
 """Who may call what, over gRPC and over HTTP: keys, scopes, principals, and what stays open."""
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -97,6 +98,37 @@ async def test_a_key_without_the_methods_scope_is_told_which_it_needs(guarded: G
     assert caught.value.metadata["scope"] == "write"
     with pytest.raises(PermissionDenied, match="needs the scope 'admin'"), rpc_errors("retrieval"):
         await guarded.stub.DeleteCollection(pb.DeleteCollectionRequest(), timeout=5, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "may"),
+    [
+        (["read"], {"read"}),
+        (["write"], {"write"}),
+        (["read", "write"], {"read", "write"}),
+        (["admin"], {"read", "write", "admin"}),
+        (["write", "admin"], {"read", "write", "admin"}),
+    ],
+)
+async def test_admin_may_do_everything_and_who_writes_need_not_read(scopes: list[str], may: set[str], tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps([{"name": "key", "key_sha256": sha256_of(READER), "scopes": scopes}]))
+    access, passed = Access(Keyring(file), {"Get": "read", "Put": "write"}), set()
+    for method, scope in (("Get", "read"), ("Put", "write"), ("Drop", "admin")):
+        with contextlib.suppress(PermissionDenied):
+            access.around(f"/package.Service/{method}", streams=False)(Shown(READER))
+            passed.add(scope)
+    assert passed == may
+
+
+class Shown:
+    """The context of a call with a key."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def metadata(self) -> dict[str, str]:
+        return {"x-api-key": self._key}
 
 
 async def test_over_http_too(guarded: Guarded) -> None:

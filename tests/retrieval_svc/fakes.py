@@ -107,15 +107,23 @@ class CoreLimits:
 
 @asynccontextmanager
 async def running_core(
-    folder: Path, *, embedder: Embedder | None = None, snapshots: Path | None = None, limits: CoreLimits = CoreLimits()
+    folder: Path,
+    *,
+    embedder: Embedder | None = None,
+    snapshots: Path | None = None,
+    limits: CoreLimits = CoreLimits(),
+    database_url: str = "",
 ) -> AsyncIterator[Core]:
-    """The core of a service that is alone, over a SQLite file and shards below `folder`, as __main__ puts it together."""
+    """The core of a service that is alone, over a database and shards below `folder`, as __main__ puts it together.
+
+    Without a `database_url` it is a SQLite file in the folder.
+    """
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     async with AsyncExitStack() as stack:
         parts = _Parts(
             folder=folder,
-            store=await stack.enter_async_context(open_store(f"sqlite+aiosqlite:///{folder / 'retrieval.db'}")),
+            store=await stack.enter_async_context(open_store(database_url or f"sqlite+aiosqlite:///{folder / 'retrieval.db'}")),
             backups=Backups(SnapshotStore(snapshots.as_uri()), interval_s=3600.0, kept=3) if snapshots else None,
             limits=limits,
             tracer=provider.get_tracer("test"),
@@ -131,7 +139,7 @@ async def running_core(
         await catalog.load()
         shards.start()
         ingest, search = parts.ingest(catalog, shards, coordinator), parts.search(catalog, coordinator)
-        operations = Operations(models, shards, maintenance, parts.backups, text_bytes_max=limits.chunk_text_bytes_max)
+        operations = Operations(models, shards, maintenance, parts.backups, catalog, text_bytes_max=limits.chunk_text_bytes_max)
         yield Core(
             store=parts.store,
             shards=shards,

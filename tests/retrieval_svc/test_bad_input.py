@@ -120,7 +120,7 @@ FAULTS: dict[str, tuple[Any, str, dict[str, str]]] = {
     ),
     "a batch of nothing": (pb.SearchBatchRequest(collection=TEXTS), "INVALID_ARGUMENT", {"field": "requests"}),
     "nothing to embed": (pb.EmbedRequest(), "INVALID_ARGUMENT", {"field": "texts"}),
-    "no ids to read": (pb.BatchGetChunksRequest(collection=TEXTS), "INVALID_ARGUMENT", {"field": "chunk_ids"}),
+    "no ids to read": (pb.BatchGetChunksRequest(collection=TEXTS), "INVALID_ARGUMENT", {"field": "chunk_ids", "limit": "1000"}),
     "no documents": (ingest(), "INVALID_ARGUMENT", {"field": "documents", "limit": "1000"}),
     "too many documents": (
         ingest(*(document(f"d{number}") for number in range(1001))),

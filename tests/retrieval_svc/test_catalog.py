@@ -5,6 +5,7 @@ import pytest
 
 from penstock.errors import (
     AlreadyExists,
+    BackendUnavailable,
     CollectionNotFound,
     DimensionMismatch,
     EmbeddingMismatch,
@@ -14,8 +15,10 @@ from penstock.errors import (
 )
 from retrieval_svc.catalog import Wanted
 from retrieval_svc.ingest.splitting import Splitting
+from retrieval_svc.record.store import SqlStore
 from retrieval_svc.search.calls import SearchCall, SearchResult
-from retrieval_svc.values import Chunk, CollectionSpec, Document, Metric
+from retrieval_svc.shards.node import LocalShards
+from retrieval_svc.values import Chunk, Collection, CollectionSpec, Document, Metric, ShardStatus
 from tests.retrieval_svc.fakes import DIMENSION, Core, CoreLimits, WordEmbedder, found_ids, running_core
 
 TEXTS, VECTORS = "collections/texts", "collections/vectors"
@@ -172,3 +175,50 @@ async def test_a_collection_of_vectors_takes_no_texts(core: Core) -> None:
 async def test_what_is_no_resource_name_is_said_to_be_none(core: Core, name: str) -> None:
     with pytest.raises(InvalidArgument):
         await core.catalog.find(name)
+
+
+class Leaving:
+    """A record that goes away."""
+
+    def __init__(self, record: SqlStore) -> None:
+        self._record = record
+        self.is_away = False
+
+    async def collections(self) -> list[Collection]:
+        if self.is_away:
+            raise BackendUnavailable("the database is away")
+        return await self._record.collections()
+
+
+class Elsewhere:
+    """A node that holds some of the shards alone."""
+
+    def __init__(self, shards: LocalShards) -> None:
+        self._shards = shards
+
+    def statuses(self, uid: int) -> list[ShardStatus]:
+        return self._shards.statuses(uid)[1:]
+
+
+async def test_while_the_record_is_away_chunks_are_counted_as_searches_see_them(core: Core) -> None:
+    await core.catalog.counted(TEXTS)
+    record = Leaving(core.store)
+    core.catalog._record = record
+    await core.ingest.upsert_chunks(TEXTS, [Chunk(id=f"c{at}", text="some words") for at in range(5)])
+    await core.ingest.delete_chunks(TEXTS, ["c0"], [])
+    record.is_away = True
+    assert (await core.catalog.counted(TEXTS)).chunk_count == 4
+    listed, _ = await core.catalog.page(10, "")
+    assert [collection.chunk_count for collection in listed] == [4, 0]
+
+
+async def test_while_the_record_is_away_a_count_that_may_be_old_is_not_passed_off_as_present(core: Core) -> None:
+    record = Leaving(core.store)
+    core.catalog._record, core.catalog._shards = record, Elsewhere(core.shards)
+    await core.ingest.upsert_chunks(TEXTS, [Chunk(id="c", text="some words")])
+    assert (await core.catalog.counted(TEXTS)).chunk_count == 1
+    record.is_away = True
+    for asked in (core.catalog.counted(TEXTS), core.catalog.page(10, "")):
+        with pytest.raises(BackendUnavailable, match=r"how many chunks the collection 'texts' has .*: the database is away"):
+            await asked
+    assert found_ids(await find(core, "some words")) == ["c"]

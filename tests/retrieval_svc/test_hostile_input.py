@@ -188,6 +188,63 @@ async def test_a_full_disk_fails_writes_with_advice_and_loses_nothing(tmp_path: 
             assert collection.chunk_count == stored + 100
 
 
+async def by_words(service: Running, count: int, mode: pb.SearchMode) -> list[str]:
+    """What is found first for the number of each of the first chunks, which stands in its text alone."""
+    found: list[str] = []
+    for number in range(count):
+        vector = vector_of(number) if mode == pb.SEARCH_MODE_HYBRID else None
+        request = pb.SearchRequest(collection=NAME, text=str(number), vector=vector, mode=mode, top_k=1)
+        found += [hit.chunk.id for hit in (await service.stub.Search(request)).hits]
+    return found
+
+
+def fill(file: Path, megabytes: float) -> None:
+    """Writes so much, or as much as there is room for."""
+    with contextlib.suppress(OSError), file.open("wb", buffering=0) as filling:
+        for _ in range(int(megabytes * 2**8)):
+            filling.write(b"\0" * 2**12)
+
+
+async def store_until_refused(service: Running, first: int) -> int:
+    """Stores large chunks, and has their words indexed if that can be done; how many chunks are acknowledged."""
+    search = pb.SearchRequest(collection=NAME, text="text", mode=pb.SEARCH_MODE_LEXICAL)
+    for stored in range(first, first + 200, 20):
+        try:
+            await store(service, range(stored, stored + 20), "text " * 4000)
+        except grpc.aio.AioRpcError:
+            return stored
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await service.stub.Search(search, timeout=0.5)
+    return first + 200
+
+
+@pytest.mark.parametrize("record", ["on the same disk", "elsewhere"])
+async def test_words_that_a_full_disk_lost_are_found_again_once_there_is_room(record: str, tmp_path: Path) -> None:
+    disk, elsewhere = tmp_path / "disk", record == "elsewhere"
+    settings = {"database_url": f"sqlite+aiosqlite:///{tmp_path}/record.db"} if elsewhere else {}
+    with small_disk(disk, 12):
+        async with running(tmp_path, data_dir=str(disk / "data"), **settings) as service:
+            await create(service)
+            await store(service, range(20))
+            assert await by_words(service, 20, pb.SEARCH_MODE_LEXICAL) == [f"c{number}" for number in range(20)]
+            fill(disk / "filler", 12 if elsewhere else 9)
+            count = await store_until_refused(service, 20)
+            assert (count == 220) == elsewhere, "writes are refused where the record has no room, and there alone"
+            if elsewhere:
+                with pytest.raises(
+                    grpc.aio.AioRpcError, match="the words of shard 0 cannot be written now; searches by vector"
+                ):
+                    await by_words(service, count, pb.SEARCH_MODE_LEXICAL)
+            assert await finds(service, count - 1)
+            (disk / "filler").unlink()
+            expected = [f"c{number}" for number in range(count)]
+            assert await by_words(service, count, pb.SEARCH_MODE_LEXICAL) == expected
+            assert await by_words(service, count, pb.SEARCH_MODE_HYBRID) == expected
+            await service.kill()
+        async with running(tmp_path, data_dir=str(disk / "data"), **settings) as service:
+            assert await by_words(service, count, pb.SEARCH_MODE_LEXICAL) == expected
+
+
 async def test_a_corrupt_snapshot_is_said_and_the_one_before_it_used(tmp_path: Path) -> None:
     settings = {
         "database_url": f"sqlite+aiosqlite:///{tmp_path / 'record.db'}",

@@ -17,7 +17,8 @@ from penstock.cli.benchmark.query_vectors import Matrix, draw_vectors, read_vect
 from penstock.cli.benchmark.report import check_plot, draw_plot, table_of
 from penstock.cli.command import api_key
 from penstock.clients import Collection, Hit, Query, RetrievalClient
-from penstock.clients.retrieval_messages import collection_name, search_message
+from penstock.clients.retrieval_messages import collection_name
+from penstock.clients.search_messages import search_message
 
 METHOD: Final = "/penstock.retrieval.v1.RetrievalService/Search"
 _ANSWER_BYTES_MAX: Final = 64 * 2**20

@@ -29,6 +29,11 @@ def test_a_new_keys_entry_opens_to_that_key(tmp_path: Path) -> None:
     assert (identity.name, identity.scopes, identity.principals) == ("ann", {"read", "write"}, {"user:ann"})
 
 
+def test_the_help_says_what_scopes_mean() -> None:
+    told = " ".join(run("keys", "new", "--help").split())
+    assert "write: store and delete, and no reading; admin: everything" in told
+
+
 def test_two_keys_are_not_the_same() -> None:
     assert run("keys", "new", "a") != run("keys", "new", "a")
 

@@ -363,3 +363,17 @@ async def test_a_retriever_searches_as_it_is_told_and_says_on_whose_behalf(servi
     assert (asked.mode, asked.filter.equals.field, asked.top_k) == (retrieval_pb2.SEARCH_MODE_HYBRID, "lang", 2)
     assert services.retrieval.seen[-1].principals == {"user:ann"}
     assert "psk_x" not in repr(other)
+
+
+async def test_a_call_may_say_other_options_and_a_misspelt_one_is_told(services: Any, retriever: PenstockRetriever) -> None:
+    await retriever.ainvoke("passage", mode="lexical", top_k=None)
+    asked = services.retrieval.requests[-1]
+    assert (asked.mode, asked.top_k) == (retrieval_pb2.SEARCH_MODE_LEXICAL, retriever.top_k)
+    with pytest.raises(TypeError, match="no option 'topk'; did you mean 'top_k'"):
+        await retriever.ainvoke("passage", topk=3)
+    with pytest.raises(TypeError, match="no option 'topk'; did you mean 'top_k'"):
+        await asyncio.to_thread(lambda: retriever.invoke("passage", topk=3))
+    with pytest.raises(TypeError, match="no option 'moed'; did you mean 'mode'"):
+        PenstockRetriever(target=services.target, collection="wiki", options={"moed": "hybrid"})
+    with pytest.raises(InvalidArgument, match="mode is 'dense', 'lexical' or 'hybrid'; not 'denze'"):
+        PenstockRetriever(target=services.target, collection="wiki", options={"mode": "denze"})

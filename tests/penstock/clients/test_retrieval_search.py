@@ -1,7 +1,7 @@
 """What the retrieval client can ask for beyond a text and a number: options, filters, batches, streams, administration."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -93,6 +93,51 @@ async def test_a_batch_is_one_call_with_each_searchs_own_options(services: Any, 
     (asked,) = services.retrieval.requests
     assert asked.collection == "collections/wiki"
     assert asked.requests[2] == pb.SearchRequest(text="three", top_k=3, mode=pb.SEARCH_MODE_LEXICAL)
+
+
+async def test_an_option_that_a_search_does_not_have_is_told_with_the_near_one(services: Any, client: RetrievalClient) -> None:
+    misspelt: Any = {"topk": 3}
+    searches = (client.search("wiki", "tower", **misspelt), anext(client.search_pages("wiki", "tower", **misspelt)))
+    for search in searches:
+        with pytest.raises(TypeError, match="a search has no option 'topk'; did you mean 'top_k'"):
+            await search
+    with pytest.raises(TypeError, match="a search has no option 'limit'; it has allow_partial, consistency_token, diversity"):
+        await client.search("wiki", "tower", limit=3)
+    with pytest.raises(TypeError, match=r"queries\[1\] has no option 'topk'; did you mean 'top_k'"):
+        await client.search_batch("wiki", ["one", {"query": "two", **misspelt}])
+    with pytest.raises(TypeError, match=r"queries\[0\] has no 'query'"):
+        await client.search_batch("wiki", [{"top_k": 3}])
+    assert services.retrieval.requests == []
+
+
+async def test_an_option_that_is_none_is_left_to_the_service(services: Any, client: RetrievalClient) -> None:
+    nothing: Any = dict.fromkeys(("vector", "top_k", "mode", "filter", "fusion", "fields", "exact"))
+    await client.search("wiki", "tower", **nothing)
+    assert services.retrieval.requests[-1] == pb.SearchRequest(collection="collections/wiki", text="tower")
+
+
+async def test_a_word_that_means_nothing_is_told_with_those_that_do(client: RetrievalClient) -> None:
+    async def refused(call: Awaitable[Any], field: str, message: str) -> None:
+        with pytest.raises(InvalidArgument) as told:
+            await call
+        assert told.value.message == message
+        assert told.value.metadata == {"field": field}
+
+    wrong: Any = "denze"
+    modes = "mode is 'dense', 'lexical' or 'hybrid'; not 'denze'"
+    await refused(client.search("wiki", "tower", mode=wrong), "mode", modes)
+    await refused(client.search_batch("wiki", [{"query": "tower", "mode": wrong}]), "mode", modes)
+    methods = "fusion.method is 'convex' or 'reciprocal_rank'; not 'denze'"
+    await refused(client.search("wiki", "tower", fusion=Fusion(method=wrong)), "fusion.method", methods)
+    metrics = "metric is 'cosine', 'inner_product' or 'l2'; not 'denze'"
+    await refused(client.create_collection("other", metric=wrong), "metric", metrics)
+    kinds = "index.kind is 'auto', 'flat', 'hnsw', 'ivf_sq8' or 'ivf_pq'; not 'denze'"
+    await refused(client.create_collection("other", index=Index(kind=wrong)), "index.kind", kinds)
+    splitters = "splitting.splitter is 'auto', 'sentences', 'tokens' or 'markdown'; not 'denze'"
+    ingesting = client.ingest("wiki", [], splitting=Splitting(splitter=wrong))
+    await refused(ingesting, "splitting.splitter", splitters)
+    await refused(client.embed(["a"], purpose=wrong), "purpose", "purpose is 'document' or 'query'; not 'denze'")
+    await refused(client.search("wiki", "tower", mode=["dense"]), "mode", modes.replace("'denze'", "['dense']"))
 
 
 @pytest.mark.parametrize(

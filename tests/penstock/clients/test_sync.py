@@ -46,6 +46,8 @@ async def test_code_without_a_loop_stores_lists_and_searches(services: Any, clie
 async def test_it_raises_what_the_service_raises(services: Any, client: RetrievalClientSync) -> None:
     with pytest.raises(CollectionNotFound):
         await asyncio.to_thread(client.get_collection, "none")
+    with pytest.raises(TypeError, match="no option 'topk'; did you mean 'top_k'"):
+        await asyncio.to_thread(client.search, "none", "t", topk=3)
     await asyncio.to_thread(client.close)
 
 

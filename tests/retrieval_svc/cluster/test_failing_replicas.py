@@ -17,6 +17,8 @@ from penstock.errors import (
 )
 from retrieval_svc.cluster.limits import ClusterLimits
 from retrieval_svc.cluster.statistics import Event
+from retrieval_svc.filters import Exists
+from retrieval_svc.values import EVERYTHING
 from tests.retrieval_svc.cluster.fakes import (
     EVERY_ROW,
     HASTY,
@@ -182,11 +184,18 @@ async def test_a_shard_that_does_not_answer_in_time_is_missing_before_the_caller
 
 
 async def test_a_position_that_is_not_reached_in_time_is_said_to_be_that() -> None:
-    late = DeadlineExceeded("shard 1 is at 5, which is short of 9")
+    late = DeadlineExceeded("shard 1 is at position 5, and 9 was asked for", metadata={"asked_position": "9"})
+    told = (
+        "the write that the consistency token stands for has not arrived yet everywhere in collection 'texts': "
+        "shard 1 (slot 1): shard 1 is at position 5, and 9 was asked for; try again in a moment, or search without the token"
+    )
     async with serving(FakeNode(THERE, raising(late))) as one, serving(FakeNode(THERE, raising(late))) as other:
         async with coordinating(FakeNode(HERE), f",{one.address}|{other.address}") as coordinator:
-            with pytest.raises(DeadlineExceeded, match="is at 5, which is short of 9"):
+            with pytest.raises(DeadlineExceeded, match=f"^{re.escape(told)}$"):
                 await coordinator.gather(TWO_SHARDS, [query()], at_least={1: 9}, allow_partial=False)
+            before = "what was written before has not arrived yet"
+            with pytest.raises(DeadlineExceeded, match=f"^{before}[^;]*; try again in a moment$"):
+                await coordinator.match(TWO_SHARDS, Exists(field="year"), EVERYTHING, at_least={1: 9})
             one.node.before = other.node.before = None
             await search(coordinator)
     assert len(one.node.calls) + len(other.node.calls) == 3

@@ -319,7 +319,7 @@ async def limit_pages(store: SqlStore, pages: int | None = None) -> int:
 async def test_a_file_that_is_no_database_is_said_to_be_so(sqlite_url: str) -> None:
     garbage = b"this is not a database, but long enough to be read as one" * 100
     await asyncio.to_thread(file_of(sqlite_url).write_bytes, garbage)
-    with pytest.raises(BackendUnavailable, match="SQLITE_NOTADB"):
+    with pytest.raises(BackendUnavailable, match="file is not a database"):
         async with open_store(sqlite_url):
             pass
 

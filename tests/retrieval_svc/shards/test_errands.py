@@ -10,14 +10,14 @@ from retrieval_svc.shards.follower import ShardKey
 KEY = ShardKey(uid=3, shard=1)
 
 
-async def lead(errands: Errands, failure: str = "") -> list[tuple[ShardKey, str]]:
+async def lead(errands: Errands, failure: Exception | None = None) -> list[tuple[ShardKey, str]]:
     """Takes the first errand that comes, as the leading process does."""
     done: list[tuple[ShardKey, str]] = []
 
     async def do(key: ShardKey, kind: str) -> None:
         done.append((key, kind))
         if failure:
-            raise Unavailable(failure)
+            raise failure
 
     while not errands.waiting():
         await asyncio.sleep(0.01)
@@ -33,10 +33,19 @@ async def test_an_errand_is_done_by_another_process_and_leaves_nothing(tmp_path:
 
 
 async def test_why_it_could_not_be_done_comes_back(tmp_path: Path) -> None:
-    leading = asyncio.create_task(lead(Errands(tmp_path), failure="the disk is full"))
+    leading = asyncio.create_task(lead(Errands(tmp_path), failure=Unavailable("the disk is full")))
     with pytest.raises(Unavailable, match="the disk is full"):
         await asyncio.wait_for(Errands(tmp_path).ask(KEY, SNAPSHOT), 10)
     await leading
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_nobody_foresaw_ends_the_waiting_and_shows_no_path(tmp_path: Path) -> None:
+    leading = asyncio.create_task(lead(Errands(tmp_path), failure=FileNotFoundError(2, "No such file", str(tmp_path))))
+    with pytest.raises(Unavailable, match="log says why") as told:
+        await asyncio.wait_for(Errands(tmp_path).ask(KEY, COMPACT), 10)
+    await leading
+    assert str(tmp_path) not in told.value.message
     assert list(tmp_path.iterdir()) == []
 
 

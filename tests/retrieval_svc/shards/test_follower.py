@@ -125,11 +125,12 @@ async def test_it_starts_anew_where_the_log_was_trimmed() -> None:
     assert applied == [(20, 21)]
 
 
-async def test_waiting_for_a_position_ends_with_what_to_do() -> None:
+async def test_waiting_for_a_position_ends_with_where_the_shard_is() -> None:
     following = follower(Log(), Applied())
     async with running(following):
-        with pytest.raises(DeadlineExceeded, match="without the consistency token"):
+        with pytest.raises(DeadlineExceeded, match="is at position 0, and 5 was asked for and did not come within") as late:
             await following.reached(5, 0.01)
+    assert late.value.metadata == {"shard": "0", "position": "0", "asked_position": "5"}
 
 
 class running:  # noqa: N801  # Reads as a phrase.

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from opentelemetry.trace import NoOpTracer
 
-from penstock.errors import BackendUnavailable, CollectionNotFound, Unavailable
+from penstock.deadline import set_deadline
+from penstock.errors import BackendUnavailable, CollectionNotFound, DeadlineExceeded, Unavailable
 from retrieval_svc.chunk_messages import ChunkCodec
 from retrieval_svc.record.hints import Hint
 from retrieval_svc.record.store import SqlStore, open_store
@@ -154,3 +155,14 @@ async def test_collections_are_looked_at_again_until_that_succeeds_and_other_hin
         while await found(shards, collection.uid) < 6:
             await asyncio.sleep(0.01)
         await looked.wait()
+
+
+async def test_a_position_that_does_not_come_is_told_before_who_asked_gives_up(shards: LocalShards, store: SqlStore) -> None:
+    collection = await filled(store)
+    await shards.open(collection)
+    set_deadline(0.5)
+    async with asyncio.timeout(0.48):
+        with pytest.raises(
+            DeadlineExceeded, match=r"^shard 0 is at position 5, and 9 was asked for and did not come within 0\.4"
+        ):
+            await shards.search(collection.uid, {0: 9}, [QUERY])
