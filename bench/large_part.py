@@ -28,6 +28,8 @@ _VECTOR_BYTES: Final = 4 * DIMENSION
 _WATCH_S: Final = 0.2
 _QUIET_S: Final = 900.0
 _QUERIES: Final = 20
+_CALL_S: Final = 3600.0
+"""Merging a million vectors into one graph is one call, and longer than what a service grants unless it is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +89,10 @@ async def _filled(count: int, folder: Path, tell: Tell) -> tuple[list[Step], str
             tell("large: waiting until everything is indexed")
             await _indexed(client)
             steps.append(watch.step("indexed", done))
-            await client.compact_collection("bench", timeout_s=7200)
+            await client.compact_collection("bench", timeout_s=_CALL_S)
             steps.append(watch.step("merged into one segment", done))
             tell("large: writing a snapshot")
-            await client.create_snapshot("bench", timeout_s=3600)
+            await client.create_snapshot("bench", timeout_s=_CALL_S)
             steps.append(watch.step("a snapshot written", done))
         return steps, (await client.get_collection("bench")).index_kind_in_use
 
@@ -140,6 +142,7 @@ async def _service(folder: Path) -> AsyncIterator[LocalStack]:
         "PENSTOCK_RETRIEVAL_EMBEDDING_MODEL": "",
         "PENSTOCK_RETRIEVAL_SNAPSHOT_URL": f"file://{folder}/snapshots",
         "PENSTOCK_RETRIEVAL_SNAPSHOT_INTERVAL_S": "86400",
+        "PENSTOCK_RETRIEVAL_DEADLINE_S": str(_CALL_S),
     }
     async with processes.services(folder, ("retrieval",), environment) as stack:
         yield stack
