@@ -24,6 +24,9 @@ NAME: Final = "search"
 TOP_K: Final = 10
 IN_FLIGHT: Final = (1, 8, 32)
 TEXT_IN_FLIGHT: Final = (1, 8, 32)
+HNSW: Final = Index(kind="hnsw", hnsw_m=32, hnsw_ef_construction=80)
+"""Of the collection that texts are searched in: what `auto` takes when there is much to search."""
+_TEXTS: Final = "bench-texts"
 QUERIES: Final = 512
 QUERIES_COMPARED: Final = 200
 _METHOD: Final = "/penstock.retrieval.v1.RetrievalService/Search"
@@ -83,9 +86,11 @@ async def measure(plan: Plan, folder: Path, tell: Tell) -> PartResult:
         by_vector = []
         for count in plan.collection_sizes:
             tell(f"search: storing {count:,} chunks")
-            await _store(bench, count)
+            await _store(bench, _collection(count), count, Index(kind="flat"))
+            await bench.faiss.ask("build", count=count)
             memory[f"{count:,} chunks"] = rss_mib(bench.pid)
             by_vector += await _by_vector(bench, plan, count, tell)
+        await _store(bench, _TEXTS, plan.collection_sizes[-1], HNSW)
         by_text = await _by_text(bench, plan, plan.collection_sizes[-1], tell)
         memory["after the last search"] = rss_mib(bench.pid)
     samples = [each for table, rows in (("vector", by_vector), ("text", by_text)) for row in rows for each in _raw(table, row)]
@@ -115,23 +120,23 @@ async def _running(folder: Path) -> AsyncIterator[_Bench]:
         )
 
 
-async def _store(bench: _Bench, count: int) -> None:
-    """A collection of that many chunks in the service, and its vectors in the reference."""
+async def _store(bench: _Bench, collection: str, count: int, index: Index) -> None:
+    """A collection of that many chunks, as one segment."""
     vectors, texts = clustered_vectors(count), passages(count)
     async with RetrievalClient(bench.target) as client:
-        await client.create_collection(_collection(count), index=Index(kind="flat"), lexical=Lexical(enabled=False))
+        await client.create_collection(collection, index=index, lexical=Lexical(enabled=False))
         chunks = (
             Chunk(id=f"c{row}", document_id=f"d{row}", text=text, vector=vectors[row].tobytes())
             for row, text in enumerate(texts)
         )
-        await client.upsert_chunks(_collection(count), chunks, batch_size_max=1000)
-    await bench.faiss.ask("build", count=count)
+        await client.upsert_chunks(collection, chunks, batch_size_max=1000)
+        await client.compact_collection(collection, timeout_s=300)
 
 
 async def _by_vector(bench: _Bench, plan: Plan, count: int, tell: Tell) -> list[Row]:
     queries = clustered_vectors(QUERIES, queries=True)
     same_ids = await _same_ids(bench, count, queries[:QUERIES_COMPARED])
-    payloads = [_request(count, vector=query.tobytes()) for query in queries]
+    payloads = [_request(_collection(count), vector=query.tobytes()) for query in queries]
     library = _Library(worker=bench.faiss, task="search", asked={"queries": _encoded(queries), "top_k": TOP_K})
     rows = []
     for in_flight in IN_FLIGHT:
@@ -145,7 +150,7 @@ async def _by_vector(bench: _Bench, plan: Plan, count: int, tell: Tell) -> list[
 
 async def _by_text(bench: _Bench, plan: Plan, count: int, tell: Tell) -> list[Row]:
     texts = questions(QUERIES)
-    payloads = [_request(count, text=text) for text in texts]
+    payloads = [_request(_TEXTS, text=text) for text in texts]
     library = _Library(worker=bench.embedder, task="embed", asked={"texts": texts})
     rows = []
     for in_flight in TEXT_IN_FLIGHT:
@@ -181,8 +186,8 @@ async def _same_ids(bench: _Bench, count: int, queries: Matrix) -> float:
     return found / (len(queries) * min(TOP_K, count))
 
 
-def _request(count: int, **query: Any) -> bytes:
-    request = retrieval_pb2.SearchRequest(collection=f"collections/{_collection(count)}", top_k=TOP_K, **query)
+def _request(collection: str, **query: Any) -> bytes:
+    request = retrieval_pb2.SearchRequest(collection=f"collections/{collection}", top_k=TOP_K, **query)
     return request.SerializeToString()
 
 
