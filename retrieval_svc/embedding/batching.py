@@ -12,6 +12,7 @@ from opentelemetry.trace import Tracer
 from opentelemetry.util.types import AttributeValue
 
 from penstock import semconv
+from penstock.tracing import inner_span
 from retrieval_svc.embedding.cache import VectorCache
 from retrieval_svc.embedding.embedder import Embedded, Embedder, Purpose
 from retrieval_svc.embedding.prompts import NO_PROMPTS, Prompts, prompted
@@ -132,7 +133,7 @@ class Embeddings:
             semconv.GEN_AI_REQUEST_MODEL: self.model.name,
             semconv.GEN_AI_EMBEDDINGS_DIMENSION_COUNT: self.model.dimension,
         }
-        return self._tracer.start_as_current_span(f"embeddings {self.model.name}", attributes=attributes)
+        return inner_span(self._tracer, f"embeddings {self.model.name}", attributes)
 
     def _work(self, jobs: list[_Job]) -> list[Embedded]:
         embedder = self._embedders[jobs[0].purpose]  # A lane has one purpose, and a batch comes from one lane.
