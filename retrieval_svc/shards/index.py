@@ -21,6 +21,7 @@ import numpy as np
 
 from retrieval_svc.shards.exact import BLOCK_ROWS, Best, Rows, Scores, best_by_product, merged, ordered
 from retrieval_svc.shards.kinds import lists_for, pq_bytes_for
+from retrieval_svc.shards.large_pages import ask_for_large_pages
 from retrieval_svc.shards.selection import Selection
 from retrieval_svc.values import IndexConfig, IndexKind, Matrix, Metric, Vector
 
@@ -307,7 +308,10 @@ def _selector(selection: Selection) -> Any:
 
 
 def _read(path: Path, flags: int) -> Any:
-    return faiss.read_index(str(path), flags)
+    index = faiss.read_index(str(path), flags)
+    if flags & faiss.IO_FLAG_MMAP_IFC:
+        ask_for_large_pages(path)
+    return index
 
 
 def _faiss_metric(metric: Metric) -> int:
