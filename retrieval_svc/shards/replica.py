@@ -198,21 +198,31 @@ class Replica:
         """The best rows by words: among all that is seen by vector, or not at all.
 
         Words that could not be committed (a full disk) are lost, and their position with them: they follow the log anew from
-        there, and the search waits for them.
+        there, and the search waits for them. That is tried twice, for a writer may have died of a disk that has room again.
         """
+        assert self.words is not None  # noqa: S101  # The caller has looked.
+        at_least = self.position
+        search = partial(self.words.search, query.text, query.limit, allowed, at_least=at_least)
+        found = await self._found_by_words(search, at_least)
+        if isinstance(found, Exception):
+            found = await self._found_by_words(search, at_least)
+        if isinstance(found, Exception):
+            raise self._unwritable(found) from found
+        return found
+
+    async def _found_by_words(self, search: Callable[[], Ranked], at_least: int) -> Ranked | Exception:
+        """What is found once the words have a position; or by what they lost it then."""
         assert self.words is not None  # noqa: S101  # The caller has looked.
         assert self.word_follower is not None  # noqa: S101
         self.word_follower.fall_back(self.words.position)
-        at_least = self.position
         await self._words_reached(self.word_follower, at_least)
-        search = partial(self.words.search, query.text, query.limit, allowed, at_least=at_least)
         try:
             return await self._threads.words.run(search, always=False)
         except Exception as error:
             if self.words.position >= at_least:
                 raise
             self.word_follower.fall_back(self.words.position)
-            raise self._unwritable(error) from error
+            return error
 
     async def _words_reached(self, follower: Follower, position: int) -> None:
         """Raises Unavailable with the reason where words cannot be written, DeadlineExceeded where they are only late."""

@@ -109,8 +109,7 @@ async def test_a_url_that_cannot_be_used_says_what_to_set(url: str, tmp_path: Pa
 
 
 async def test_a_database_that_cannot_be_used_says_where_that_is_set(tmp_path: Path) -> None:
-    with pytest.raises(
-        Unavailable, match="unable to open database file; check that it runs, and PENSTOCK_GATEWAY_DATABASE_URL"
-    ):
-        async with open_store(f"sqlite+aiosqlite:///{tmp_path}/none/x.db", tmp_path):
+    (tmp_path / "flows.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(Unavailable, match="file is not a database; check that it runs, and PENSTOCK_GATEWAY_DATABASE_URL"):
+        async with open_store("", tmp_path):
             pass
