@@ -110,7 +110,7 @@ async def test_two_replicas_share_the_work() -> None:
         async with coordinating(FakeNode(HERE), f",{one.address}|{other.address}", limits=PATIENT) as coordinator:
 
             async def search_again_and_again() -> None:
-                for _ in range(20):
+                for _ in range(60):
                     await search(coordinator)
 
             await asyncio.gather(search_again_and_again(), search_again_and_again())
