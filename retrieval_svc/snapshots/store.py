@@ -14,6 +14,7 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ from retrieval_svc.snapshots.manifest import CorruptSnapshot, Snapshot, Snapshot
 _log = logging.getLogger(__name__)
 
 _READ_BYTES: Final = 2**20
+_FILES_AT_A_TIME: Final = 4
 _UPLOAD_MAX: Final = timedelta(hours=1)
 """No upload takes longer; files that no snapshot has any more are left alone for that long."""
 _LISTED: Final = ".json"
@@ -104,8 +106,7 @@ class SnapshotStore:
     def _fetch(self, uid: int, shard: int, name: str, folder: Path) -> Snapshot:
         snapshot = self._read(uid, shard, name)
         try:
-            for file in snapshot.files:
-                self._get(self._file(uid, shard, file), folder / file.path, file)
+            self._get_all(snapshot, folder)
         except BaseException as error:
             for file in snapshot.files:
                 (folder / file.path).unlink(missing_ok=True)
@@ -117,6 +118,21 @@ class SnapshotStore:
                 raise FailedPrecondition(message, metadata={"folder": str(folder)}) from error
             raise
         return snapshot
+
+    def _get_all(self, snapshot: Snapshot, folder: Path) -> None:
+        """Some files at a time, the largest first: a replica serves nothing before the last of them is there and checked."""
+        with ThreadPoolExecutor(_FILES_AT_A_TIME, "restoring") as pool:
+            wanted = sorted(snapshot.files, key=lambda file: file.size_bytes, reverse=True)
+            getting = [
+                pool.submit(self._get, self._file(snapshot.uid, snapshot.shard, file), folder / file.path, file)
+                for file in wanted
+            ]
+            try:
+                for each in getting:
+                    each.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
     def _get(self, source: str, target: Path, file: SnapshotFile) -> None:
         checksum, size = hashlib.sha256(), 0
