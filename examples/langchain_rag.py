@@ -6,7 +6,7 @@ from langchain_core.runnables import RunnablePassthrough
 
 from penstock.clients.langchain import PenstockChatModel, PenstockFlow, PenstockRetriever
 
-QUESTION = "Where did Tesla live for much of his life?"
+QUESTION = "What role does John Elway currently have in the Broncos franchise?"
 
 with (
     PenstockRetriever(target="127.0.0.1:50051", collection="squad", top_k=2) as retriever,

@@ -4,7 +4,7 @@ import asyncio
 
 from penstock.clients import Done, Penstock, RetrievalClient, Token
 
-QUESTION = "Where did Tesla live for much of his life?"
+QUESTION = "What role does John Elway currently have in the Broncos franchise?"
 
 
 async def main() -> None:

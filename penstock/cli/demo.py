@@ -23,7 +23,7 @@ from penstock.errors import NotFound, PenstockError, Unavailable
 
 COLLECTION: Final = "squad"
 FLOW: Final = "rag"
-QUESTION: Final = "Where did Tesla live for much of his life?"
+QUESTION: Final = "What role does John Elway currently have in the Broncos franchise?"
 HTTP_TIMEOUT_S: Final = 120.0
 
 

@@ -142,7 +142,8 @@ class SnapshotStore:
                 checksum.update(part)
                 size += len(part)
         if (size, checksum.hexdigest()) != (file.size_bytes, file.sha256):
-            raise CorruptSnapshot(f"{file.path} has {size} bytes that are not the {file.size_bytes} that were written")
+            fault = f"{file.path} has {size} bytes whose checksum is not that of the {file.size_bytes} that were written"
+            raise CorruptSnapshot(fault)
 
     def _prune(self, uid: int, shard: int, keep: int) -> None:
         with self._told():

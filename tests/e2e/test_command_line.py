@@ -32,7 +32,7 @@ def test_the_demo_answers_over_grpc_and_http_shows_the_trace_and_exits_0(tmp_pat
     answer = json.JSONDecoder().raw_decode(over_http[over_http.index("{") :].replace("\n", " "))[0]["answer"]
     assert answer.strip()
     assert answer.split() == over_grpc[over_grpc.index("passages\n") + 9 : over_grpc.index("\nsources")].split()
-    assert over_grpc.count("xq-03-0#0") == over_http.count("xq-03-0#0") == 1, "the passage that has the answer"
+    assert over_grpc.count("xq-00-2#0") == over_http.count("xq-00-2#0") == 1, "the passage that has the answer"
     for service in ("gateway", "retrieval", "generation"):
         assert f"{service} " in done.stdout[done.stdout.index("trace ") :]
     again = run("demo", "--data-dir", str(tmp_path))
