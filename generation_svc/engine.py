@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Protocol
 
 from penstock.errors import PromptTooLong
@@ -21,6 +21,31 @@ class FinishReason(Enum):
 
     STOP = "stop"
     LENGTH = "length"
+
+
+class Feature(StrEnum):
+    """What an engine may be able to do beyond plain sampling, by the name of the field that asks for it.
+
+    What an engine does not declare is refused before it sees the request (features.check), and never ignored.
+    """
+
+    TOP_K = "top_k"
+    MIN_P = "min_p"
+    REPETITION_PENALTY = "repetition_penalty"
+    MIN_TOKENS = "min_tokens"
+    INCLUDE_STOP = "include_stop"
+    LOGPROBS = "logprobs"
+    TOP_LOGPROBS = "logprobs.top"
+    NAMED_LOGPROBS = "logprobs.tokens"
+    JSON_SCHEMA = "json_schema"
+    JSON_OBJECT = "json_object"
+    REGEX = "regex"
+    CHOICE = "choice"
+    GRAMMAR = "grammar"
+    ADAPTER = "adapter"
+    CACHE_SALT = "cache_salt"
+    EMBED = "embed"
+    RERANK = "rerank"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,29 +68,77 @@ class Sampling:
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     stop: tuple[str, ...] = ()
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    min_tokens: int | None = None
+    include_stop: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogprobOptions:
+    """Which log probabilities to give: of each chosen token, and beside it of the `top` likeliest, or of these `tokens`."""
+
+    top: int = 0
+    tokens: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StructuredOutput:
+    """A form that the answer must have: `value` is a JSON Schema's text, a regular expression or a grammar, by `kind`.
+
+    `choices` are the texts of CHOICE; JSON_OBJECT needs neither. Checked already: see forms.check.
+    """
+
+    kind: Feature
+    value: str = ""
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
     """What to answer: a conversation, or else a raw prompt. One of them is empty.
 
-    `streamed` says whether the caller reads deltas as they come; where it is False an engine may give the whole answer in one
-    delta, when that is cheaper. `trace_headers` are W3C trace context for engines that call out.
+    `n` answers are the core's to ask for, one by one (several.py): an engine gets requests for one. So are `priority` (larger
+    first) and `tenant`, but for engines that order or keep apart what they work on themselves. `streamed` says whether the caller
+    reads deltas as they come; where it is False an engine may give the whole answer in one delta, when that is cheaper.
+    `trace_headers` are W3C trace context for engines that call out.
     """
 
     messages: tuple[Message, ...] = ()
     prompt: str = ""
     sampling: Sampling = field(default_factory=Sampling)
+    n: int = 1
+    logprobs: LogprobOptions | None = None
+    structured_output: StructuredOutput | None = None
+    adapter: str = ""
+    priority: int = 0
+    cache_salt: str = ""
+    tenant: str = ""
     streamed: bool = True
     trace_headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """A token's text and the natural logarithm of its probability. `token_id` -1: not known. `top`: others in its place."""
+
+    token: str
+    logprob: float
+    token_id: int = -1
+    top: "tuple[TokenLogprob, ...]" = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
-    """More of the answer. The text may be empty while a character or a stop string is incomplete; tokens are still counted."""
+    """More of the answer. The text may be empty while a character or a stop string is incomplete; tokens are still counted.
+
+    `index` is that of the answer where several were asked for; engines leave it 0.
+    """
 
     text: str
     token_count: int
+    index: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,21 +152,30 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """When the engine began to work on a request, gave its first token and its last. Unix time in nanoseconds."""
+    """When the engine began to work on a request, gave its first token and its last. Unix time in nanoseconds.
+
+    `arrived_ns`, when the service got it, is added by the core.
+    """
 
     scheduled_ns: int
     first_token_ns: int
     last_token_ns: int
+    arrived_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The answer has ended: always the last value of an iterator that did not raise. `matched_stop` is not in the text."""
+    """The answer has ended: always the last value of an iterator that did not raise.
+
+    `matched_stop` is at the end of the text only if include_stop was asked for. `alternatives` are the ends of the other answers
+    where several were asked for, in their order; usage and timings are then those of all. Engines leave them empty.
+    """
 
     finish_reason: FinishReason
     matched_stop: str = ""
     usage: Usage = field(default_factory=Usage)
     timings: Timings | None = None
+    alternatives: "tuple[Finished, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,14 +186,25 @@ class ModelInfo:
     engine: str
     context_window: int = 0
     precision: str = ""
+    features: frozenset[Feature] = frozenset()
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """Requests that the engine itself works on or holds back."""
+    """Requests that the engine itself works on or holds back, and what it says of its caches.
+
+    `cache_used` is the share of the memory for keys and values that is in use, None where it does not say. Tokens of prompts that
+    were looked up in the prefix cache, that were found there, and requests that were put back for lack of memory count from its
+    start.
+    """
 
     running: int
     waiting: int
+    cache_used: float | None = None
+    prefix_queried_tokens: int = 0
+    prefix_hit_tokens: int = 0
+    preemptions: int = 0
 
 
 Answer = AsyncGenerator[Delta | Finished, None]
@@ -122,7 +215,7 @@ class Engine(Protocol):
     """Whatever runs the models.
 
     A request's failure is a PenstockError raised by its iterator: PromptTooLong, Overloaded, EngineFailed (the engine is dead
-    and stays so), BackendUnavailable (it is elsewhere and cannot be reached), ModelNotFound, FailedPrecondition.
+    and stays so), BackendUnavailable (it is elsewhere and cannot be reached), ModelNotFound, FailedPrecondition, InvalidArgument.
     """
 
     def generate(self, request: GenerationRequest) -> Answer:

@@ -3,21 +3,43 @@
 from collections.abc import Iterator
 from typing import Final
 
-from generation_svc.engine import GenerationRequest, Message, Sampling
+from generation_svc import forms
+from generation_svc.engine import GenerationRequest, LogprobOptions, Message, Sampling
 from penstock.errors import EmptyText, InvalidArgument, Violation
 
 STOPS_MAX: Final = 16
 STOP_BYTES_MAX: Final = 256
 TEMPERATURE_MAX: Final = 2.0
 PENALTY_MAX: Final = 2.0
+ANSWERS_MAX: Final = 16
+TOP_LOGPROBS_MAX: Final = 20
+NAMED_LOGPROBS_MAX: Final = 64
+NAMED_TOKEN_BYTES_MAX: Final = 256
+PRIORITY_MAX: Final = 100
+NAME_BYTES_MAX: Final = 256
 
 
 def check(request: GenerationRequest) -> None:
-    """Raises EmptyText, or InvalidArgument with every fault of the sampling at once."""
+    """Raises EmptyText, or InvalidArgument with every fault at once."""
     _check_text(request.messages, request.prompt)
-    faults = tuple(_sampling_faults(request.sampling))
+    faults = tuple(_faults(request))
     if faults:
         raise InvalidArgument("; ".join(map(str, faults)), metadata={"field": faults[0].field}, violations=faults)
+
+
+def _faults(request: GenerationRequest) -> Iterator[Violation]:
+    yield from _sampling_faults(request.sampling)
+    yield from _bounds("n", request.n, at_least=1, at_most=ANSWERS_MAX)
+    if request.n > 1 and request.sampling.temperature == 0:
+        yield Violation(field="n", message=f"is {request.n} with a temperature of 0, by which all answers would be the same")
+    if request.logprobs is not None:
+        yield from _logprob_faults(request.logprobs)
+    if request.structured_output is not None:
+        yield from forms.faults(request.structured_output)
+    yield from _bounds("priority", request.priority, at_least=-PRIORITY_MAX, at_most=PRIORITY_MAX)
+    for name, text in (("adapter", request.adapter), ("cache_salt", request.cache_salt)):
+        if (size := len(text.encode())) > NAME_BYTES_MAX:
+            yield Violation(field=name, message=f"has {size} bytes, at most {NAME_BYTES_MAX} are taken")
 
 
 def _check_text(messages: tuple[Message, ...], prompt: str) -> None:
@@ -30,18 +52,35 @@ def _check_text(messages: tuple[Message, ...], prompt: str) -> None:
 
 
 def _sampling_faults(sampling: Sampling) -> Iterator[Violation]:
-    yield from _bounds("max_tokens", sampling.max_tokens, at_least=1)
-    yield from _bounds("temperature", sampling.temperature, at_least=0, at_most=TEMPERATURE_MAX)
-    yield from _bounds("top_p", sampling.top_p, above=0, at_most=1)
-    yield from _bounds("top_k", sampling.top_k, at_least=1)
-    yield from _bounds("seed", sampling.seed, at_least=0)
-    yield from _bounds("presence_penalty", sampling.presence_penalty, at_least=-PENALTY_MAX, at_most=PENALTY_MAX)
-    yield from _bounds("frequency_penalty", sampling.frequency_penalty, at_least=-PENALTY_MAX, at_most=PENALTY_MAX)
+    yield from _bounds("sampling.max_tokens", sampling.max_tokens, at_least=1)
+    yield from _bounds("sampling.temperature", sampling.temperature, at_least=0, at_most=TEMPERATURE_MAX)
+    yield from _bounds("sampling.top_p", sampling.top_p, above=0, at_most=1)
+    yield from _bounds("sampling.top_k", sampling.top_k, at_least=1)
+    yield from _bounds("sampling.min_p", sampling.min_p, at_least=0, at_most=1)
+    yield from _bounds("sampling.seed", sampling.seed, at_least=0)
+    for name in ("presence_penalty", "frequency_penalty"):
+        yield from _bounds(f"sampling.{name}", getattr(sampling, name), at_least=-PENALTY_MAX, at_most=PENALTY_MAX)
+    yield from _bounds("sampling.repetition_penalty", sampling.repetition_penalty, above=0, at_most=PENALTY_MAX)
+    yield from _bounds("sampling.min_tokens", sampling.min_tokens, at_least=0, at_most=sampling.max_tokens or float("inf"))
     yield from _stop_faults(sampling.stop)
 
 
+def _logprob_faults(logprobs: LogprobOptions) -> Iterator[Violation]:
+    yield from _bounds("logprobs.top", logprobs.top, at_least=0, at_most=TOP_LOGPROBS_MAX)
+    if logprobs.top and logprobs.tokens:
+        yield Violation(field="logprobs.tokens", message="is given beside logprobs.top; give one of them")
+    if len(logprobs.tokens) > NAMED_LOGPROBS_MAX:
+        message = f"has {len(logprobs.tokens)} tokens, at most {NAMED_LOGPROBS_MAX} are taken"
+        yield Violation(field="logprobs.tokens", message=message)
+        return
+    for index, text in enumerate(logprobs.tokens):
+        if not 1 <= (size := len(text.encode())) <= NAMED_TOKEN_BYTES_MAX:
+            message = f"has {size} bytes, must have 1 to {NAMED_TOKEN_BYTES_MAX}"
+            yield Violation(field=f"logprobs.tokens[{index}]", message=message)
+
+
 def _bounds(
-    name: str,
+    field: str,
     value: float | None,
     *,
     at_least: float = float("-inf"),
@@ -52,7 +91,7 @@ def _bounds(
         return
     low = f"above {above:g}" if above > float("-inf") else f"at least {at_least:g}"
     high = f" and at most {at_most:g}" if at_most < float("inf") else ""
-    yield Violation(field=f"sampling.{name}", message=f"is {value:g}, must be {low}{high}")
+    yield Violation(field=field, message=f"is {value:g}, must be {low}{high}")
 
 
 def _stop_faults(stop: tuple[str, ...]) -> Iterator[Violation]:

@@ -8,11 +8,12 @@
         TopKOutOfRange
         DimensionMismatch      a vector that does not fit its collection
         PromptTooLong          prompt and answer do not fit the model's window
+        UnsupportedFeature     what the model's engine can't do
         InvalidFlow            a flow document with faults, each with its node
         InvalidInputs          inputs that the flow does not take
         UnreadableDocument     a file out of which no text can be had: broken, encrypted, or too much for its limits
       NotFound
-        RouteNotFound  FlowNotFound  CollectionNotFound  ModelNotFound
+        RouteNotFound  FlowNotFound  CollectionNotFound  ModelNotFound  AdapterNotFound
       AlreadyExists
       FailedPrecondition       right in itself, but not in the state that things are in
         FlowMisconfigured      a node asks a backend for what it does not have or refuses
@@ -21,6 +22,7 @@
       MethodNotAllowed         the HTTP path exists, the verb does not
       MessageTooLarge          413 over HTTP; never worth a retry
       Overloaded               429 over HTTP; carries when to try again; never retried automatically
+        DeadlineTooShort       the caller's time would be up before its turn came
       Unavailable              may be retried on another replica
         NotReady               loading or draining
         BackendUnavailable     a service behind this one cannot be reached
@@ -172,6 +174,12 @@ class PromptTooLong(InvalidArgument):
     reason = "PROMPT_TOO_LONG"
 
 
+class UnsupportedFeature(InvalidArgument):
+    """The model's engine can't do what is asked; the metadata name the feature and the engine."""
+
+    reason = "UNSUPPORTED_FEATURE"
+
+
 class InvalidFlow(InvalidArgument):
     """A flow document with faults: `violations` has each with its node."""
 
@@ -221,6 +229,12 @@ class ModelNotFound(NotFound):
     reason = "MODEL_NOT_FOUND"
 
 
+class AdapterNotFound(NotFound):
+    """The model has no such LoRA adapter."""
+
+    reason = "ADAPTER_NOT_FOUND"
+
+
 class AlreadyExists(PenstockError):
     """The name is taken."""
 
@@ -266,6 +280,12 @@ class Overloaded(PenstockError):
 
     code = Code.RESOURCE_EXHAUSTED
     reason = "OVERLOADED"
+
+
+class DeadlineTooShort(Overloaded):
+    """The caller's time would be up before its turn came, so that it is told at once. More time, or another moment, helps."""
+
+    reason = "DEADLINE_TOO_SHORT"
 
 
 class Unavailable(PenstockError):

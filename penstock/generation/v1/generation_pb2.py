@@ -24,15 +24,18 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from penstock.annotations.v1 import annotations_pb2 as penstock_dot_annotations_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'penstock/generation/v1/generation.proto\x12\x16penstock.generation.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/rpc/status.proto\"F\n\x07Message\x12*\n\x04role\x18\x01 \x01(\x0e\x32\x1c.penstock.generation.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xac\x02\n\x08Sampling\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x03H\x04\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x0c\n\x04stop\x18\x08 \x03(\tB\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penalty\"K\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x05\x12\x15\n\routput_tokens\x18\x02 \x01(\x05\x12\x15\n\rcached_tokens\x18\x03 \x01(\x05\"P\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_window\x18\x03 \x01(\x05\x12\x11\n\tprecision\x18\x04 \x01(\t\"\x97\x01\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x31\n\x08messages\x18\x02 \x03(\x0b\x32\x1f.penstock.generation.v1.Message\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x32\n\x08sampling\x18\x04 \x01(\x0b\x32 .penstock.generation.v1.Sampling\"\xb0\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12;\n\rfinish_reason\x18\x02 \x01(\x0e\x32$.penstock.generation.v1.FinishReason\x12\x14\n\x0cmatched_stop\x18\x03 \x01(\t\x12,\n\x05usage\x18\x04 \x01(\x0b\x32\x1d.penstock.generation.v1.Usage\x12\r\n\x05model\x18\x05 \x01(\t\"\x9d\x01\n\x15StreamGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x31\n\x08messages\x18\x02 \x03(\x0b\x32\x1f.penstock.generation.v1.Message\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x32\n\x08sampling\x18\x04 \x01(\x0b\x32 .penstock.generation.v1.Sampling\"\x97\x03\n\x16StreamGenerateResponse\x12\x45\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x34.penstock.generation.v1.StreamGenerateResponse.DeltaH\x00\x12\x43\n\x04\x64one\x18\x02 \x01(\x0b\x32\x33.penstock.generation.v1.StreamGenerateResponse.DoneH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x1a*\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x13\n\x0btoken_count\x18\x02 \x01(\x05\x1a\x96\x01\n\x04\x44one\x12;\n\rfinish_reason\x18\x01 \x01(\x0e\x32$.penstock.generation.v1.FinishReason\x12\x14\n\x0cmatched_stop\x18\x02 \x01(\t\x12,\n\x05usage\x18\x03 \x01(\x0b\x32\x1d.penstock.generation.v1.Usage\x12\r\n\x05model\x18\x04 \x01(\tB\x07\n\x05\x65vent\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x1d.penstock.generation.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x10GetModelResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x1d.penstock.generation.v1.Model*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xb6\x04\n\x11GenerationService\x12\x87\x01\n\x08Generate\x12\'.penstock.generation.v1.GenerateRequest\x1a(.penstock.generation.v1.GenerateResponse\"(\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{model=models/*}:generate:\x01*\x12\x99\x01\n\x0eStreamGenerate\x12-.penstock.generation.v1.StreamGenerateRequest\x1a..penstock.generation.v1.StreamGenerateResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/v1/{model=models/*}:stream:\x01*0\x01\x12w\n\nListModels\x12).penstock.generation.v1.ListModelsRequest\x1a*.penstock.generation.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12\x81\x01\n\x08GetModel\x12\'.penstock.generation.v1.GetModelRequest\x1a(.penstock.generation.v1.GetModelResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x13/v1/{name=models/*}b\x05modelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'penstock/generation/v1/generation.proto\x12\x16penstock.generation.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/rpc/status.proto\x1a)penstock/annotations/v1/annotations.proto\"F\n\x07Message\x12*\n\x04role\x18\x01 \x01(\x0e\x32\x1c.penstock.generation.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xd6\x03\n\x08Sampling\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x03H\x04\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x0c\n\x04stop\x18\x08 \x03(\t\x12\x12\n\x05min_p\x18\t \x01(\x02H\x07\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\n \x01(\x02H\x08\x88\x01\x01\x12\x17\n\nmin_tokens\x18\x0b \x01(\x05H\t\x88\x01\x01\x12\x19\n\x0cinclude_stop\x18\x0c \x01(\x08H\n\x88\x01\x01\x42\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\r\n\x0b_min_tokensB\x0f\n\r_include_stop\"-\n\x0eLogprobOptions\x12\x0b\n\x03top\x18\x01 \x01(\x05\x12\x0e\n\x06tokens\x18\x02 \x03(\t\"\xce\x01\n\x10StructuredOutput\x12\x1b\n\x0bjson_schema\x18\x01 \x01(\tB\x04\xf0\xd4\x18\x01H\x00\x12\x15\n\x0bjson_object\x18\x02 \x01(\x08H\x00\x12\x0f\n\x05regex\x18\x03 \x01(\tH\x00\x12\x41\n\x06\x63hoice\x18\x04 \x01(\x0b\x32/.penstock.generation.v1.StructuredOutput.ChoiceH\x00\x12\x11\n\x07grammar\x18\x05 \x01(\tH\x00\x1a\x17\n\x06\x43hoice\x12\r\n\x05texts\x18\x01 \x03(\tB\x06\n\x04\x66orm\"s\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\x12\x10\n\x08token_id\x18\x03 \x01(\x05\x12\x31\n\x03top\x18\x04 \x03(\x0b\x32$.penstock.generation.v1.TokenLogprob\"B\n\x07Timings\x12\x10\n\x08queued_s\x18\x01 \x01(\x01\x12\x15\n\rfirst_token_s\x18\x02 \x01(\x01\x12\x0e\n\x06\x64one_s\x18\x03 \x01(\x01\"\xb5\x01\n\x0b\x41lternative\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12;\n\rfinish_reason\x18\x03 \x01(\x0e\x32$.penstock.generation.v1.FinishReason\x12\x14\n\x0cmatched_stop\x18\x04 \x01(\t\x12\x36\n\x08logprobs\x18\x05 \x03(\x0b\x32$.penstock.generation.v1.TokenLogprob\"K\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x05\x12\x15\n\routput_tokens\x18\x02 \x01(\x05\x12\x15\n\rcached_tokens\x18\x03 \x01(\x05\"t\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x16\n\x0e\x63ontext_window\x18\x03 \x01(\x05\x12\x11\n\tprecision\x18\x04 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x05 \x03(\t\x12\x10\n\x08\x61\x64\x61pters\x18\x06 \x03(\t\"\xf5\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x31\n\x08messages\x18\x02 \x03(\x0b\x32\x1f.penstock.generation.v1.Message\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x32\n\x08sampling\x18\x04 \x01(\x0b\x32 .penstock.generation.v1.Sampling\x12\x0e\n\x01n\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x38\n\x08logprobs\x18\x06 \x01(\x0b\x32&.penstock.generation.v1.LogprobOptions\x12\x43\n\x11structured_output\x18\x07 \x01(\x0b\x32(.penstock.generation.v1.StructuredOutput\x12\x0f\n\x07\x61\x64\x61pter\x18\x08 \x01(\t\x12\x15\n\x08priority\x18\t \x01(\x05H\x01\x88\x01\x01\x12\x12\n\ncache_salt\x18\n \x01(\tB\x04\n\x02_nB\x0b\n\t_priority\"\xd5\x02\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12;\n\rfinish_reason\x18\x02 \x01(\x0e\x32$.penstock.generation.v1.FinishReason\x12\x14\n\x0cmatched_stop\x18\x03 \x01(\t\x12,\n\x05usage\x18\x04 \x01(\x0b\x32\x1d.penstock.generation.v1.Usage\x12\r\n\x05model\x18\x05 \x01(\t\x12\x36\n\x08logprobs\x18\x06 \x03(\x0b\x32$.penstock.generation.v1.TokenLogprob\x12\x30\n\x07timings\x18\x07 \x01(\x0b\x32\x1f.penstock.generation.v1.Timings\x12\x39\n\x0c\x61lternatives\x18\x08 \x03(\x0b\x32#.penstock.generation.v1.Alternative\"\xfb\x02\n\x15StreamGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x31\n\x08messages\x18\x02 \x03(\x0b\x32\x1f.penstock.generation.v1.Message\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x32\n\x08sampling\x18\x04 \x01(\x0b\x32 .penstock.generation.v1.Sampling\x12\x0e\n\x01n\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x38\n\x08logprobs\x18\x06 \x01(\x0b\x32&.penstock.generation.v1.LogprobOptions\x12\x43\n\x11structured_output\x18\x07 \x01(\x0b\x32(.penstock.generation.v1.StructuredOutput\x12\x0f\n\x07\x61\x64\x61pter\x18\x08 \x01(\t\x12\x15\n\x08priority\x18\t \x01(\x05H\x01\x88\x01\x01\x12\x12\n\ncache_salt\x18\n \x01(\tB\x04\n\x02_nB\x0b\n\t_priority\"\xcb\x04\n\x16StreamGenerateResponse\x12\x45\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x34.penstock.generation.v1.StreamGenerateResponse.DeltaH\x00\x12\x43\n\x04\x64one\x18\x02 \x01(\x0b\x32\x33.penstock.generation.v1.StreamGenerateResponse.DoneH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x1aq\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x13\n\x0btoken_count\x18\x02 \x01(\x05\x12\r\n\x05index\x18\x03 \x01(\x05\x12\x36\n\x08logprobs\x18\x04 \x03(\x0b\x32$.penstock.generation.v1.TokenLogprob\x1a\x83\x02\n\x04\x44one\x12;\n\rfinish_reason\x18\x01 \x01(\x0e\x32$.penstock.generation.v1.FinishReason\x12\x14\n\x0cmatched_stop\x18\x02 \x01(\t\x12,\n\x05usage\x18\x03 \x01(\x0b\x32\x1d.penstock.generation.v1.Usage\x12\r\n\x05model\x18\x04 \x01(\t\x12\x30\n\x07timings\x18\x05 \x01(\x0b\x32\x1f.penstock.generation.v1.Timings\x12\x39\n\x0c\x61lternatives\x18\x06 \x03(\x0b\x32#.penstock.generation.v1.AlternativeB\x07\n\x05\x65vent\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x1d.penstock.generation.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x10GetModelResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x1d.penstock.generation.v1.Model\",\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\"\xa5\x01\n\rEmbedResponse\x12=\n\x07vectors\x18\x01 \x03(\x0b\x32,.penstock.generation.v1.EmbedResponse.Vector\x12,\n\x05usage\x18\x02 \x01(\x0b\x32\x1d.penstock.generation.v1.Usage\x12\r\n\x05model\x18\x03 \x01(\t\x1a\x18\n\x06Vector\x12\x0e\n\x06values\x18\x01 \x01(\x0c\"@\n\rRerankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x11\n\tdocuments\x18\x03 \x03(\t\"]\n\x0eRerankResponse\x12\x0e\n\x06scores\x18\x01 \x03(\x02\x12,\n\x05usage\x18\x02 \x01(\x0b\x32\x1d.penstock.generation.v1.Usage\x12\r\n\x05model\x18\x03 \x01(\t\"\x10\n\x0eGetLoadRequest\"\xbf\x01\n\x0fGetLoadResponse\x12\x0f\n\x07running\x18\x01 \x01(\x05\x12\x0f\n\x07waiting\x18\x02 \x01(\x05\x12\x13\n\x0brunning_max\x18\x03 \x01(\x05\x12\x13\n\x0bwaiting_max\x18\x04 \x01(\x05\x12\x17\n\ncache_used\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x15prefix_queried_tokens\x18\x06 \x01(\x03\x12\x19\n\x11prefix_hit_tokens\x18\x07 \x01(\x03\x42\r\n\x0b_cache_used*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xa2\x07\n\x11GenerationService\x12\x87\x01\n\x08Generate\x12\'.penstock.generation.v1.GenerateRequest\x1a(.penstock.generation.v1.GenerateResponse\"(\x82\xd3\xe4\x93\x02\"\"\x1d/v1/{model=models/*}:generate:\x01*\x12\x99\x01\n\x0eStreamGenerate\x12-.penstock.generation.v1.StreamGenerateRequest\x1a..penstock.generation.v1.StreamGenerateResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/v1/{model=models/*}:stream:\x01*0\x01\x12w\n\nListModels\x12).penstock.generation.v1.ListModelsRequest\x1a*.penstock.generation.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12\x81\x01\n\x08GetModel\x12\'.penstock.generation.v1.GetModelRequest\x1a(.penstock.generation.v1.GetModelResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x13/v1/{name=models/*}b\x05model\x12{\n\x05\x45mbed\x12$.penstock.generation.v1.EmbedRequest\x1a%.penstock.generation.v1.EmbedResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/{model=models/*}:embed:\x01*\x12\x7f\n\x06Rerank\x12%.penstock.generation.v1.RerankRequest\x1a&.penstock.generation.v1.RerankResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/v1/{model=models/*}:rerank:\x01*\x12l\n\x07GetLoad\x12&.penstock.generation.v1.GetLoadRequest\x1a\'.penstock.generation.v1.GetLoadResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/loadb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.generation.v1.generation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_STRUCTUREDOUTPUT'].fields_by_name['json_schema']._loaded_options = None
+  _globals['_STRUCTUREDOUTPUT'].fields_by_name['json_schema']._serialized_options = b'\360\324\030\001'
   _globals['_GENERATIONSERVICE'].methods_by_name['Generate']._loaded_options = None
   _globals['_GENERATIONSERVICE'].methods_by_name['Generate']._serialized_options = b'\202\323\344\223\002\"\"\035/v1/{model=models/*}:generate:\001*'
   _globals['_GENERATIONSERVICE'].methods_by_name['StreamGenerate']._loaded_options = None
@@ -41,38 +44,70 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATIONSERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/models'
   _globals['_GENERATIONSERVICE'].methods_by_name['GetModel']._loaded_options = None
   _globals['_GENERATIONSERVICE'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\002\034\022\023/v1/{name=models/*}b\005model'
-  _globals['_ROLE']._serialized_start=1812
-  _globals['_ROLE']._serialized_end=1892
-  _globals['_FINISHREASON']._serialized_start=1894
-  _globals['_FINISHREASON']._serialized_end=1989
-  _globals['_MESSAGE']._serialized_start=122
-  _globals['_MESSAGE']._serialized_end=192
-  _globals['_SAMPLING']._serialized_start=195
-  _globals['_SAMPLING']._serialized_end=495
-  _globals['_USAGE']._serialized_start=497
-  _globals['_USAGE']._serialized_end=572
-  _globals['_MODEL']._serialized_start=574
-  _globals['_MODEL']._serialized_end=654
-  _globals['_GENERATEREQUEST']._serialized_start=657
-  _globals['_GENERATEREQUEST']._serialized_end=808
-  _globals['_GENERATERESPONSE']._serialized_start=811
-  _globals['_GENERATERESPONSE']._serialized_end=987
-  _globals['_STREAMGENERATEREQUEST']._serialized_start=990
-  _globals['_STREAMGENERATEREQUEST']._serialized_end=1147
-  _globals['_STREAMGENERATERESPONSE']._serialized_start=1150
-  _globals['_STREAMGENERATERESPONSE']._serialized_end=1557
-  _globals['_STREAMGENERATERESPONSE_DELTA']._serialized_start=1353
-  _globals['_STREAMGENERATERESPONSE_DELTA']._serialized_end=1395
-  _globals['_STREAMGENERATERESPONSE_DONE']._serialized_start=1398
-  _globals['_STREAMGENERATERESPONSE_DONE']._serialized_end=1548
-  _globals['_LISTMODELSREQUEST']._serialized_start=1559
-  _globals['_LISTMODELSREQUEST']._serialized_end=1617
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1619
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1711
-  _globals['_GETMODELREQUEST']._serialized_start=1713
-  _globals['_GETMODELREQUEST']._serialized_end=1744
-  _globals['_GETMODELRESPONSE']._serialized_start=1746
-  _globals['_GETMODELRESPONSE']._serialized_end=1810
-  _globals['_GENERATIONSERVICE']._serialized_start=1992
-  _globals['_GENERATIONSERVICE']._serialized_end=2558
+  _globals['_GENERATIONSERVICE'].methods_by_name['Embed']._loaded_options = None
+  _globals['_GENERATIONSERVICE'].methods_by_name['Embed']._serialized_options = b'\202\323\344\223\002\037\"\032/v1/{model=models/*}:embed:\001*'
+  _globals['_GENERATIONSERVICE'].methods_by_name['Rerank']._loaded_options = None
+  _globals['_GENERATIONSERVICE'].methods_by_name['Rerank']._serialized_options = b'\202\323\344\223\002 \"\033/v1/{model=models/*}:rerank:\001*'
+  _globals['_GENERATIONSERVICE'].methods_by_name['GetLoad']._loaded_options = None
+  _globals['_GENERATIONSERVICE'].methods_by_name['GetLoad']._serialized_options = b'\202\323\344\223\002\n\022\010/v1/load'
+  _globals['_ROLE']._serialized_start=4062
+  _globals['_ROLE']._serialized_end=4142
+  _globals['_FINISHREASON']._serialized_start=4144
+  _globals['_FINISHREASON']._serialized_end=4239
+  _globals['_MESSAGE']._serialized_start=165
+  _globals['_MESSAGE']._serialized_end=235
+  _globals['_SAMPLING']._serialized_start=238
+  _globals['_SAMPLING']._serialized_end=708
+  _globals['_LOGPROBOPTIONS']._serialized_start=710
+  _globals['_LOGPROBOPTIONS']._serialized_end=755
+  _globals['_STRUCTUREDOUTPUT']._serialized_start=758
+  _globals['_STRUCTUREDOUTPUT']._serialized_end=964
+  _globals['_STRUCTUREDOUTPUT_CHOICE']._serialized_start=933
+  _globals['_STRUCTUREDOUTPUT_CHOICE']._serialized_end=956
+  _globals['_TOKENLOGPROB']._serialized_start=966
+  _globals['_TOKENLOGPROB']._serialized_end=1081
+  _globals['_TIMINGS']._serialized_start=1083
+  _globals['_TIMINGS']._serialized_end=1149
+  _globals['_ALTERNATIVE']._serialized_start=1152
+  _globals['_ALTERNATIVE']._serialized_end=1333
+  _globals['_USAGE']._serialized_start=1335
+  _globals['_USAGE']._serialized_end=1410
+  _globals['_MODEL']._serialized_start=1412
+  _globals['_MODEL']._serialized_end=1528
+  _globals['_GENERATEREQUEST']._serialized_start=1531
+  _globals['_GENERATEREQUEST']._serialized_end=1904
+  _globals['_GENERATERESPONSE']._serialized_start=1907
+  _globals['_GENERATERESPONSE']._serialized_end=2248
+  _globals['_STREAMGENERATEREQUEST']._serialized_start=2251
+  _globals['_STREAMGENERATEREQUEST']._serialized_end=2630
+  _globals['_STREAMGENERATERESPONSE']._serialized_start=2633
+  _globals['_STREAMGENERATERESPONSE']._serialized_end=3220
+  _globals['_STREAMGENERATERESPONSE_DELTA']._serialized_start=2836
+  _globals['_STREAMGENERATERESPONSE_DELTA']._serialized_end=2949
+  _globals['_STREAMGENERATERESPONSE_DONE']._serialized_start=2952
+  _globals['_STREAMGENERATERESPONSE_DONE']._serialized_end=3211
+  _globals['_LISTMODELSREQUEST']._serialized_start=3222
+  _globals['_LISTMODELSREQUEST']._serialized_end=3280
+  _globals['_LISTMODELSRESPONSE']._serialized_start=3282
+  _globals['_LISTMODELSRESPONSE']._serialized_end=3374
+  _globals['_GETMODELREQUEST']._serialized_start=3376
+  _globals['_GETMODELREQUEST']._serialized_end=3407
+  _globals['_GETMODELRESPONSE']._serialized_start=3409
+  _globals['_GETMODELRESPONSE']._serialized_end=3473
+  _globals['_EMBEDREQUEST']._serialized_start=3475
+  _globals['_EMBEDREQUEST']._serialized_end=3519
+  _globals['_EMBEDRESPONSE']._serialized_start=3522
+  _globals['_EMBEDRESPONSE']._serialized_end=3687
+  _globals['_EMBEDRESPONSE_VECTOR']._serialized_start=3663
+  _globals['_EMBEDRESPONSE_VECTOR']._serialized_end=3687
+  _globals['_RERANKREQUEST']._serialized_start=3689
+  _globals['_RERANKREQUEST']._serialized_end=3753
+  _globals['_RERANKRESPONSE']._serialized_start=3755
+  _globals['_RERANKRESPONSE']._serialized_end=3848
+  _globals['_GETLOADREQUEST']._serialized_start=3850
+  _globals['_GETLOADREQUEST']._serialized_end=3866
+  _globals['_GETLOADRESPONSE']._serialized_start=3869
+  _globals['_GETLOADRESPONSE']._serialized_end=4060
+  _globals['_GENERATIONSERVICE']._serialized_start=4242
+  _globals['_GENERATIONSERVICE']._serialized_end=5172
 # @@protoc_insertion_point(module_scope)

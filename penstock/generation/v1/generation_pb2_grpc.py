@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class GenerationServiceStub:
-    """GenerationService answers prompts with the models that it has loaded.
+    """GenerationService answers prompts with the models that it has loaded, or turns texts into vectors and scores with a pooling
+    model. What a model's engine can't do is refused as UNSUPPORTED_FEATURE, by name; Model.features lists what it can.
     """
 
     def __init__(self, channel):
@@ -55,10 +56,26 @@ class GenerationServiceStub:
                 request_serializer=penstock_dot_generation_dot_v1_dot_generation__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=penstock_dot_generation_dot_v1_dot_generation__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/penstock.generation.v1.GenerationService/Embed',
+                request_serializer=penstock_dot_generation_dot_v1_dot_generation__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=penstock_dot_generation_dot_v1_dot_generation__pb2.EmbedResponse.FromString,
+                _registered_method=True)
+        self.Rerank = channel.unary_unary(
+                '/penstock.generation.v1.GenerationService/Rerank',
+                request_serializer=penstock_dot_generation_dot_v1_dot_generation__pb2.RerankRequest.SerializeToString,
+                response_deserializer=penstock_dot_generation_dot_v1_dot_generation__pb2.RerankResponse.FromString,
+                _registered_method=True)
+        self.GetLoad = channel.unary_unary(
+                '/penstock.generation.v1.GenerationService/GetLoad',
+                request_serializer=penstock_dot_generation_dot_v1_dot_generation__pb2.GetLoadRequest.SerializeToString,
+                response_deserializer=penstock_dot_generation_dot_v1_dot_generation__pb2.GetLoadResponse.FromString,
+                _registered_method=True)
 
 
 class GenerationServiceServicer:
-    """GenerationService answers prompts with the models that it has loaded.
+    """GenerationService answers prompts with the models that it has loaded, or turns texts into vectors and scores with a pooling
+    model. What a model's engine can't do is refused as UNSUPPORTED_FEATURE, by name; Model.features lists what it can.
     """
 
     def Generate(self, request, context):
@@ -90,6 +107,27 @@ class GenerationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Embed(self, request, context):
+        """Turns texts into vectors, with a pooling model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rerank(self, request, context):
+        """Scores how well documents answer a query, with a pooling model that is a cross-encoder.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLoad(self, request, context):
+        """Reads what the service works on now: for balancers, autoscalers and people.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GenerationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -113,6 +151,21 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     request_deserializer=penstock_dot_generation_dot_v1_dot_generation__pb2.GetModelRequest.FromString,
                     response_serializer=penstock_dot_generation_dot_v1_dot_generation__pb2.GetModelResponse.SerializeToString,
             ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=penstock_dot_generation_dot_v1_dot_generation__pb2.EmbedRequest.FromString,
+                    response_serializer=penstock_dot_generation_dot_v1_dot_generation__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=penstock_dot_generation_dot_v1_dot_generation__pb2.RerankRequest.FromString,
+                    response_serializer=penstock_dot_generation_dot_v1_dot_generation__pb2.RerankResponse.SerializeToString,
+            ),
+            'GetLoad': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLoad,
+                    request_deserializer=penstock_dot_generation_dot_v1_dot_generation__pb2.GetLoadRequest.FromString,
+                    response_serializer=penstock_dot_generation_dot_v1_dot_generation__pb2.GetLoadResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'penstock.generation.v1.GenerationService', rpc_method_handlers)
@@ -122,7 +175,8 @@ def add_GenerationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GenerationService:
-    """GenerationService answers prompts with the models that it has loaded.
+    """GenerationService answers prompts with the models that it has loaded, or turns texts into vectors and scores with a pooling
+    model. What a model's engine can't do is refused as UNSUPPORTED_FEATURE, by name; Model.features lists what it can.
     """
 
     @staticmethod
@@ -223,6 +277,87 @@ class GenerationService:
             '/penstock.generation.v1.GenerationService/GetModel',
             penstock_dot_generation_dot_v1_dot_generation__pb2.GetModelRequest.SerializeToString,
             penstock_dot_generation_dot_v1_dot_generation__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.generation.v1.GenerationService/Embed',
+            penstock_dot_generation_dot_v1_dot_generation__pb2.EmbedRequest.SerializeToString,
+            penstock_dot_generation_dot_v1_dot_generation__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.generation.v1.GenerationService/Rerank',
+            penstock_dot_generation_dot_v1_dot_generation__pb2.RerankRequest.SerializeToString,
+            penstock_dot_generation_dot_v1_dot_generation__pb2.RerankResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLoad(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.generation.v1.GenerationService/GetLoad',
+            penstock_dot_generation_dot_v1_dot_generation__pb2.GetLoadRequest.SerializeToString,
+            penstock_dot_generation_dot_v1_dot_generation__pb2.GetLoadResponse.FromString,
             options,
             channel_credentials,
             insecure,
