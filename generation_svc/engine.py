@@ -98,10 +98,10 @@ class StructuredOutput:
 class GenerationRequest:
     """What to answer: a conversation, or else a raw prompt. One of them is empty.
 
-    `n` answers are the core's to ask for, one by one (several.py): an engine gets requests for one. So are `priority` (larger
-    first) and `tenant`, but for engines that order or keep apart what they work on themselves. `streamed` says whether the caller
-    reads deltas as they come; where it is False an engine may give the whole answer in one delta, when that is cheaper.
-    `trace_headers` are W3C trace context for engines that call out.
+    `n`, `priority` (larger goes first) and `tenant` are the core's: an engine gets requests for one answer, in their turn,
+    and may use the priority for its own order. `cache_salt` is a salt that the core has made of the caller's and the tenant's.
+    `streamed` says whether the caller reads deltas as they come; where it is False an engine may give the whole answer in one
+    delta, when that is cheaper. `trace_headers` are W3C trace context for engines that call out.
     """
 
     messages: tuple[Message, ...] = ()
@@ -167,8 +167,8 @@ class Timings:
 class Finished:
     """The answer has ended: always the last value of an iterator that did not raise.
 
-    `matched_stop` is at the end of the text only if include_stop was asked for. `alternatives` are the ends of the other answers
-    where several were asked for, in their order; usage and timings are then those of all. Engines leave them empty.
+    `matched_stop` is at the end of the text only if include_stop was asked for. `alternatives` are the ends of the other
+    answers where several were asked for, in their order; usage and timings are then those of all. Engines leave them empty.
     """
 
     finish_reason: FinishReason
@@ -194,9 +194,9 @@ class ModelInfo:
 class Load:
     """Requests that the engine itself works on or holds back, and what it says of its caches.
 
-    `cache_used` is the share of the memory for keys and values that is in use, None where it does not say. Tokens of prompts that
-    were looked up in the prefix cache, that were found there, and requests that were put back for lack of memory count from its
-    start.
+    `cache_used` is the share of the memory for keys and values that is in use, None where it does not say. Tokens of prompts
+    that were looked up in the prefix cache, tokens that were found there, and requests that were put back for lack of memory
+    are counted from its start.
     """
 
     running: int
@@ -215,7 +215,8 @@ class Engine(Protocol):
     """Whatever runs the models.
 
     A request's failure is a PenstockError raised by its iterator: PromptTooLong, Overloaded, EngineFailed (the engine is dead
-    and stays so), BackendUnavailable (it is elsewhere and cannot be reached), ModelNotFound, FailedPrecondition, InvalidArgument.
+    and stays so), BackendUnavailable (it is elsewhere and cannot be reached), ModelNotFound, FailedPrecondition,
+    InvalidArgument.
     """
 
     def generate(self, request: GenerationRequest) -> Answer:
