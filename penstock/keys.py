@@ -1,7 +1,8 @@
 """API keys: the file that lists them, and who a caller is that shows one.
 
-The file is a JSON list of {"name", "key_sha256", "scopes", "principals", "may_assert_principals"}. Who may assert principals may
-also say on which tenant's account it calls. The file holds no key, only what can be compared with one. It is read again when it changes, so that a key can be revoked while the service runs.
+The file is a JSON list of {"name", "key_sha256", "scopes", "principals", "may_assert_principals"}; who may assert principals
+may also say on which tenant's account it calls. The file holds no key, only what can be compared with one. It is read again
+when it changes, so that a key can be revoked while the service runs.
 """
 
 import asyncio
@@ -77,7 +78,7 @@ class Keyring:
             self.reload()
 
     def identify(self, metadata: Mapping[str, str]) -> Identity:
-        """Who calls. Raises Unauthenticated without a key that is listed, PermissionDenied for what it may not say of itself."""
+        """Who calls. Raises Unauthenticated without a listed key, PermissionDenied for what it may not say of itself."""
         entry = self._entry(_shown(metadata))
         principals, tenant = metadata.get(PRINCIPALS_HEADER), metadata.get(TENANT_HEADER)
         if principals is None and tenant is None:
