@@ -38,7 +38,7 @@ def file(tmp_path: Path) -> Path:
     ],
 )
 def test_a_key_is_shown_in_either_header(file: Path, metadata: dict[str, str]) -> None:
-    expected = Identity(name="ann", principals=frozenset({"user:ann"}), scopes=frozenset({"read"}))
+    expected = Identity(name="ann", tenant="ann", principals=frozenset({"user:ann"}), scopes=frozenset({"read"}))
     assert Keyring(file).identify(metadata) == expected
 
 
