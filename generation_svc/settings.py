@@ -39,6 +39,10 @@ class GenerationSettings(ServiceSettings):
     waiting_max: int = Field(
         default=64, ge=0, le=100_000, description="Requests that may wait. Beyond it callers get OVERLOADED at once."
     )
+    cache_per_tenant: bool = Field(
+        default=True,
+        description="Never let one tenant find in the prefix cache what another left, where the engine can keep them apart.",
+    )
     coalesce_tokens_max: int = Field(
         default=8,
         ge=1,
