@@ -137,6 +137,6 @@ def _usage(usage: Usage) -> pb.Usage:
 def _timings(timings: Timings | None) -> pb.Timings | None:
     if timings is None:
         return None
-    moments = (timings.scheduled_ns, timings.first_token_ns, timings.last_token_ns)
-    queued, first, done = (max(0, moment - timings.arrived_ns) / 1e9 for moment in moments)
-    return pb.Timings(queued_s=queued, first_token_s=first, done_s=done)
+    moments = (timings.admitted_ns, timings.scheduled_ns, timings.first_token_ns, timings.last_token_ns)
+    admitted, queued, first, done = (max(0, moment - timings.arrived_ns) / 1e9 for moment in moments)
+    return pb.Timings(admitted_s=admitted, queued_s=queued, first_token_s=first, done_s=done)

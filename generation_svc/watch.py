@@ -11,6 +11,7 @@ class Watch:
     """Tell it of every step. Moments are Unix time in nanoseconds, 0 for what has not happened."""
 
     arrived_ns: int = field(default_factory=time.time_ns)
+    admitted_ns: int = 0
     scheduled_ns: int = 0
     first_ns: int = 0
     last_ns: int = 0
@@ -19,7 +20,7 @@ class Watch:
 
     def admitted(self) -> None:
         """The engine gets the request. An engine with a queue of its own says at the end when it really began."""
-        self.scheduled_ns = time.time_ns()
+        self.admitted_ns = self.scheduled_ns = time.time_ns()
 
     def saw(self, part: Delta | Finished) -> None:
         """A part of the answer has come."""
@@ -34,6 +35,7 @@ class Watch:
         """All of them, for the answer."""
         return Timings(
             arrived_ns=self.arrived_ns,
+            admitted_ns=self.admitted_ns,
             scheduled_ns=self.scheduled_ns,
             first_token_ns=self.first_ns,
             last_token_ns=self.last_ns,

@@ -117,7 +117,7 @@ def model_of(model: pb.Model) -> Model:
 
 
 def _timings(timings: pb.Timings) -> Timings:
-    return Timings(queued_s=timings.queued_s, first_token_s=timings.first_token_s, done_s=timings.done_s)
+    return Timings(**{field.name: getattr(timings, field.name) for field in fields(Timings)})
 
 
 def load_of(load: pb.GetLoadResponse) -> Load:

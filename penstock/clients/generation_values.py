@@ -69,8 +69,9 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Seconds from the request's arrival until the engine began, gave its first token, and its last. 0: did not happen."""
+    """Seconds from the request's arrival until the engine got it, began, gave its first token, and its last. 0: not at all."""
 
+    admitted_s: float
     queued_s: float
     first_token_s: float
     done_s: float
