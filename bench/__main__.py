@@ -23,6 +23,7 @@ from bench import (
     peers_part,
     retrieval_part,
     search_part,
+    serving_part,
     tokens_part,
 )
 from bench.plan import PLANS, Plan
@@ -33,6 +34,7 @@ PARTS: Final[Mapping[str, Callable[[Plan, Path, Tell], Awaitable[PartResult]]]] 
     flow_part.NAME: flow_part.measure,
     search_part.NAME: search_part.measure,
     tokens_part.NAME: tokens_part.measure,
+    serving_part.NAME: serving_part.measure,
     embedding_part.NAME: embedding_part.measure,
     retrieval_part.NAME: retrieval_part.measure,
     ingest_part.NAME: ingest_part.measure,
