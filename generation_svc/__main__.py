@@ -84,7 +84,12 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
         generation = Generation(
             engine=engine,
             admission=admission,
-            coalescing=Coalescing(tokens_max=settings.coalesce_tokens_max, delay_max_s=settings.coalesce_ms_max / 1000),
+            coalescing=Coalescing(
+                tokens_max=settings.coalesce_tokens_max,
+                delay_max_s=settings.coalesce_ms_max / 1000,
+                unread_tokens_max=settings.unread_tokens_max,
+                unread_max_s=settings.unread_max_s,
+            ),
             tracer=assembly.telemetry.tracer("generation"),
             metrics=metrics,
             capture_content=assembly.telemetry.capture_content,

@@ -52,6 +52,12 @@ class GenerationSettings(ServiceSettings):
     coalesce_ms_max: float = Field(
         default=40.0, ge=0, le=10_000, description="Longest that a token waits for others of its delta. 0: no gathering."
     )
+    unread_tokens_max: int = Field(
+        default=1024, ge=1, le=2**20, description="Tokens of a stream that wait for its reader; beyond them the engine waits."
+    )
+    unread_max_s: float = Field(
+        default=60.0, gt=0, le=3600, description="Longest that a stream may wait so; then its answer is ended."
+    )
 
     openvino_device: str = Field(default="CPU", min_length=1, description="OpenVINO's name of the device.")
     openvino_threads: int = Field(default=0, ge=0, le=1024, description="Threads that compute. 0: OpenVINO chooses.")
