@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +14,8 @@ class Plan:
     of the embedding part; none: the example corpus. `graph_size` are the chunks of the parts retrieval, ingest and peers,
     `large_size` of the parts large and bulk, `cluster_size` of the part cluster. `cache` is a folder where what takes long to
     build is kept for the next run. The serving part asks with so many `streams` at once, `stream_turns` times each, for answers
-    of `stream_tokens`, of a checkpoint in this `precision`.
+    of `stream_tokens`, of the model's checkpoint in this `precision` ("bf16", "w8a8"; with `gpu` also "fp8"). `gpu` means
+    vLLM's defaults for one, and the model "8b" is one of that size with random weights.
     """
 
     rounds: int = 3
@@ -34,6 +35,8 @@ class Plan:
     stream_turns: int = 2
     stream_tokens: int = 64
     precision: str = "w8a8"
+    model: Literal["small", "8b"] = "small"
+    gpu: bool = False
 
 
 PLANS: Final[Mapping[str, Plan]] = {

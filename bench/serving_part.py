@@ -88,17 +88,13 @@ async def measure(plan: Plan, folder: Path, tell: Tell) -> PartResult:
 async def _running(plan: Plan, folder: Path, tell: Tell) -> AsyncIterator[_Bench]:
     async with AsyncExitStack() as stack:
         tell(f"{NAME}: making the checkpoint")
-        model = await vllm_environment.checkpoint(plan.precision)
-        settings = vllm_environment.service_settings(
-            model, running_max=max(plan.streams), context_window=WINDOW_TOKENS, vllm_prefix_caching=False
-        )
+        model = await vllm_environment.loaded(plan, folder, sequences_max=max(plan.streams), window=WINDOW_TOKENS)
+        settings = model.settings(vllm_prefix_caching=False)
         tell(f"{NAME}: loading the model three times")
         client = await stack.enter_async_context(processes.worker("load", folder))
         python = vllm_environment.python()
         direct = await stack.enter_async_context(processes.worker("vllm", folder, settings, python=python))
         await direct.ask("ready")
         service = await stack.enter_async_context(vllm_environment.service(folder, settings))
-        server = await stack.enter_async_context(
-            vllm_environment.openai_server(folder, model, sequences_max=max(plan.streams), window=WINDOW_TOKENS)
-        )
+        server = await stack.enter_async_context(vllm_environment.openai_server(folder, model, prefix_caching=False))
         yield _Bench(direct=direct, client=client, service=service, server=server, answer_tokens=plan.stream_tokens)

@@ -30,7 +30,7 @@ def serving_tables(found: Mapping[tuple[str, int], Round], plan: Plan) -> tuple[
         )
     return (
         Table(
-            title=f"vLLM alone, behind the service, behind its own server ({plan.precision} SmolLM2-135M-Instruct, CPU build)",
+            title=f"vLLM alone, behind the service, behind its own server ({_model(plan)})",
             note="added: time to the first token beyond the engine's own account. CPU in ms a token: the engine's process, "
             "the server in front of it, the client (of AsyncLLM: the process that holds it).",
             columns=(
@@ -40,6 +40,11 @@ def serving_tables(found: Mapping[tuple[str, int], Round], plan: Plan) -> tuple[
             rows=tuple(rows),
         ),
     )  # fmt: skip
+
+
+def _model(plan: Plan) -> str:
+    name = "Llama 8B with random weights" if plan.model == "8b" else "SmolLM2-135M-Instruct"
+    return f"{name}, {plan.precision}, {'a GPU' if plan.gpu else 'CPU build'}"
 
 
 def tokens_a_second(sample: Sample) -> float:
