@@ -16,6 +16,7 @@ from rich.console import Console
 from penstock.cli.command import GENERATION_OPTION, RETRIEVAL_OPTION, in_loop
 from penstock.errors import FailedPrecondition, InvalidArgument
 
+_WIDE_COLUMNS = 140
 _WAYS = ("dense", "lexical", "hybrid, convex", "hybrid, RRF")
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -140,7 +141,13 @@ def bench_generation_service(**given: Any) -> None:
     with _numpy():
         from penstock.cli.benchmark.generating import bench_generation  # noqa: PLC0415  # As said above.
         from penstock.cli.benchmark.generating_options import generation_bench  # noqa: PLC0415
-    _run(bench_generation(generation_bench(**given), Console(highlight=False)))
+    _run(bench_generation(generation_bench(**given), _wide_console()))
+
+
+def _wide_console() -> Console:
+    """Where nobody watches, such as in a file, lines are as long as a wide table needs."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, _WIDE_COLUMNS))
 
 
 def _run(bench: Coroutine[Any, Any, None]) -> None:

@@ -15,7 +15,7 @@ from penstock.cli.benchmark.generating_file import read_asked
 from penstock.cli.benchmark.generating_options import GenerationBench
 from penstock.cli.benchmark.generating_prompts import Plan, PromptMaker, Shape, Workload, calibrated, make_workload
 from penstock.cli.benchmark.generating_report import draw_figures, figures_table, found_said, notes, service_table
-from penstock.cli.benchmark.generating_search import Found, Promise, highest_rate
+from penstock.cli.benchmark.generating_search import WINDOWS_NEEDED, Found, Promise, highest_rate
 from penstock.cli.benchmark.generating_sizing import Demand, Sizing, explained, sized
 from penstock.cli.benchmark.loops import Window, closed_loop, open_loop
 from penstock.cli.benchmark.report import check_plot
@@ -23,6 +23,8 @@ from penstock.generation.v1 import generation_pb2 as pb
 
 ANSWERS_WANTED: Final = 60
 """Answers of a window of the search: it is longer at low rates."""
+ANSWERS_LEAST: Final = 20
+"""With fewer a 95th percentile is the slowest answer: rates that give no more in the longest window are not tried."""
 LENGTHENED_MAX: Final = 5.0
 
 
@@ -76,16 +78,22 @@ class _Bench:
     async def searched(self, load: pb.GetLoadResponse) -> Report:
         """The highest rate that keeps the promise, from the rate at which one caller is answered."""
         promise, base = self.options.promise or Promise(), Window(seconds=self.options.seconds, warmup_s=self.options.warmup_s)
-        alone = await self.in_flight(1, base)
-        if promise.broken(alone):
+        for _ in range(WINDOWS_NEEDED):
+            alone = await self.in_flight(1, base)
+            if not promise.broken(alone):
+                break
+        else:
             return Report(windows=(), alone=alone)
 
         async def trial(rate: float, number: int) -> Figures:
             return await self.at_rate(rate, number, self._enough(base, rate, alone.latency_mean_s))
 
-        found = await highest_rate(trial, promise, first=1 / alone.latency_mean_s, trials_max=self.options.trials)
+        least = ANSWERS_LEAST / (LENGTHENED_MAX * base.seconds)
+        first = 1 / alone.latency_mean_s
+        found = await highest_rate(trial, promise, first=first, trials_max=self.options.trials, least=least)
         windows = tuple(sorted((each.figures for each in found.tried), key=lambda each: each.setting))
-        size = sized(found.windows, promise, self.options.demand, load.running_max) if found.windows else None
+        best = [each.figures for each in found.windows]
+        size = sized(best, promise, self.options.demand, load.running_max) if best else None
         return Report(windows=windows, alone=alone, found=found, sizing=size)
 
     def _enough(self, base: Window, rate: float, latency_s: float) -> Window:

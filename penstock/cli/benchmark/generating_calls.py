@@ -88,12 +88,10 @@ class Caller:
         raise ModelNotFound(f"there is no {wanted}; the service has {', '.join(each.name for each in models) or 'none'}")
 
     async def load(self) -> pb.GetLoadResponse:
-        """What the service works on. Empty where it is older than the question."""
+        """What the service works on. Empty where it does not say: sizes are then told without its bounds."""
         try:
             return pb.GetLoadResponse.FromString(await self._ask("GetLoad", pb.GetLoadRequest()))
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
-                raise
+        except grpc.aio.AioRpcError:
             return pb.GetLoadResponse()
 
     async def _ask(self, method: str, request: pb.ListModelsRequest | pb.GetLoadRequest) -> bytes:

@@ -1,11 +1,12 @@
 """The highest rate of random arrivals at which a service keeps what was promised: doubling, bisection, confirmation.
 
-The number of windows has a bound. A window that breaks the promise by bad luck lowers what is found: the error is on the safe
-side. One that keeps it by good luck is what the confirming windows are for, which have other arrivals at the same rate.
+One window says little: random arrivals are kind in one and not in the next. So a rate counts as broken when two windows broke
+the promise, or one did by far, and as found when two of at most three kept it. Each has arrivals of its own, and the number of
+windows has a bound.
 """
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,11 +14,13 @@ from penstock.cli.benchmark.generating_figures import Figures
 
 LOST_SHARE_MAX: Final = 0.01
 """Requests that may be refused or fail. More is a broken promise, however fast the others are."""
-CONFIRMATIONS: Final = 2
+WINDOWS_NEEDED: Final = 2
+"""Windows that settle it either way: the better of three."""
+BROKEN_BY_FAR: Final = 2.0
+"""A p95 of so many times its limit in the first window needs no second."""
 RESOLUTION: Final = 1.1
 """Bisection ends when the broken rate is at most so many times the kept one."""
 STEP_BACK: Final = 0.9
-TRIALS_MAX: Final = 100
 
 Trial = Callable[[float, int], Awaitable[Figures]]
 """Measures a window at a rate; the number is the window's own, for arrivals of its own."""
@@ -40,12 +43,17 @@ class Promise:
             ("ITL", figures.itl_ms, self.itl_p95_ms),
         ):
             if limit is not None and values["p95"] > limit:
-                faults.append(f"p95 {name} {values['p95']:,.0f} ms")
+                faults.append(f"{name} {values['p95']:,.0f} ms")
         if figures.lost_share > LOST_SHARE_MAX:
             faults.append(f"{figures.lost_share:.0%} lost")
         if fell_behind(figures):
             faults.append(f"{figures.fell_behind} more under way at the end")
         return tuple(faults)
+
+    def is_broken_by_far(self, figures: Figures) -> bool:
+        """Whether chance can't be the reason."""
+        limits = ((figures.ttft_ms, self.ttft_p95_ms), (figures.itl_ms, self.itl_p95_ms))
+        return any(limit is not None and values["p95"] > BROKEN_BY_FAR * limit for values, limit in limits)
 
     def __str__(self) -> str:
         limits = (("TTFT", self.ttft_p95_ms), ("inter-token time", self.itl_p95_ms))
@@ -76,7 +84,7 @@ class Tried:
 class Found:
     """The rate, None where no rate keeps the promise; every window that was tried, in its order.
 
-    `is_highest`: a higher rate was seen to break it. `is_confirmed`: all the confirming windows kept it.
+    `is_highest`: a higher rate was seen to break it. `is_confirmed`: so many windows as are needed kept it.
     """
 
     rate: float | None
@@ -85,14 +93,14 @@ class Found:
     tried: tuple[Tried, ...]
 
     @property
-    def windows(self) -> tuple[Figures, ...]:
+    def windows(self) -> tuple[Tried, ...]:
         """Those of the rate."""
-        return tuple(each.figures for each in self.tried if each.figures.setting == self.rate)
+        return tuple(each for each in self.tried if each.figures.setting == self.rate)
 
 
-async def highest_rate(trial: Trial, promise: Promise, *, first: float, trials_max: int) -> Found:
-    """Searches from `first` on, up or down, in at most `trials_max` windows."""
-    search = _Search(trial=trial, promise=promise, trials_max=trials_max)
+async def highest_rate(trial: Trial, promise: Promise, *, first: float, trials_max: int, least: float = 0.0) -> Found:
+    """Searches from `first` on, up or down to `least`, in at most `trials_max` windows."""
+    search = _Search(trial=trial, promise=promise, trials_max=trials_max, least=least)
     await search.bracket(first)
     await search.confirm()
     return search.found()
@@ -105,49 +113,59 @@ class _Search:
     trial: Trial
     promise: Promise
     trials_max: int
+    least: float
     kept: float | None = None
     broken: float | None = None
-    is_confirmed: bool = False
     tried: list[Tried] = field(default_factory=list)
 
     async def bracket(self, first: float) -> None:
-        rate = first
-        # The last windows are kept for confirming what there is.
-        while len(self.tried) < max(1, self.trials_max - CONFIRMATIONS) and not self._is_narrow():
-            if await self._keeps(rate):
-                self.kept = rate
-            else:
-                self.broken = rate
-            rate = _next_rate(self.kept, self.broken)
+        """Doubles or halves until the rate lies between two, then bisects. Leaves windows for confirming what there is."""
+        rate = max(first, self.least)
+        while self._left > WINDOWS_NEEDED and not self._is_narrow() and rate >= self.least:
+            await self._settle(rate, kept_needed=1)
+            rate = _next_rate(self.kept, self.broken) or rate
 
     async def confirm(self) -> None:
-        while self.kept is not None and not self.is_confirmed and len(self.tried) < self.trials_max:
-            windows = sum(each.figures.setting == self.kept for each in self.tried)
-            if not await self._keeps(self.kept):
-                self.broken, self.kept = self.kept, STEP_BACK * self.kept
-            else:
-                self.is_confirmed = windows == CONFIRMATIONS
+        """Steps back from what was kept by chance."""
+        while self.kept is not None and self._left and self._count(self.kept, broken=False) < WINDOWS_NEEDED:
+            await self._settle(self.kept, kept_needed=WINDOWS_NEEDED)
 
-    async def _keeps(self, rate: float) -> bool:
-        figures = await self.trial(rate, len(self.tried))
-        self.tried.append(Tried(figures=figures, broken=self.promise.broken(figures)))
-        return not self.tried[-1].broken
+    def found(self) -> Found:
+        is_confirmed = self.kept is not None and self._count(self.kept, broken=False) >= WINDOWS_NEEDED
+        rate = self.kept if is_confirmed else self._best_so_far()
+        return Found(rate=rate, is_highest=self.broken is not None, is_confirmed=is_confirmed, tried=tuple(self.tried))
+
+    async def _settle(self, rate: float, *, kept_needed: int) -> None:
+        """Tries a rate until so many windows kept it, or it is broken, or there are no more."""
+        while self._left:
+            figures = await self.trial(rate, len(self.tried))
+            self.tried.append(Tried(figures=figures, broken=self.promise.broken(figures)))
+            kept, broken = self._count(rate, broken=False), self._count(rate, broken=True)
+            if broken >= WINDOWS_NEEDED or (not kept and self.promise.is_broken_by_far(figures)):
+                self.broken, self.kept = rate, STEP_BACK * rate if self.kept == rate else self.kept
+                return
+            if kept >= kept_needed:
+                self.kept = rate
+                return
+
+    def _count(self, rate: float, *, broken: bool) -> int:
+        return sum(each.figures.setting == rate and bool(each.broken) is broken for each in self.tried)
+
+    @property
+    def _left(self) -> int:
+        return self.trials_max - len(self.tried)
 
     def _is_narrow(self) -> bool:
         return self.kept is not None and self.broken is not None and self.broken <= RESOLUTION * self.kept
 
-    def found(self) -> Found:
-        rate = self.kept if self.is_confirmed else _highest_kept(self.tried)
-        return Found(rate=rate, is_highest=self.broken is not None, is_confirmed=self.is_confirmed, tried=tuple(self.tried))
+    def _best_so_far(self) -> float | None:
+        """Where windows ran out: the highest rate that more windows kept than broke."""
+        rates = {each.figures.setting for each in self.tried}
+        return max((rate for rate in rates if self._count(rate, broken=False) > self._count(rate, broken=True)), default=None)
 
 
-def _next_rate(kept: float | None, broken: float | None) -> float:
+def _next_rate(kept: float | None, broken: float | None) -> float | None:
+    """None where nothing is settled yet."""
     if broken is None:
-        return 2 * (kept or 0.0)
-    return math.sqrt(kept * broken) if kept else broken / 2
-
-
-def _highest_kept(tried: Sequence[Tried]) -> float | None:
-    """The highest rate below every one that broke the promise, where windows ran out before it was confirmed."""
-    lowest_broken = min((each.figures.setting for each in tried if each.broken), default=math.inf)
-    return max((rate for each in tried if (rate := each.figures.setting) < lowest_broken), default=None)
+        return None if kept is None else 2 * kept
+    return broken / 2 if kept is None else math.sqrt(kept * broken)

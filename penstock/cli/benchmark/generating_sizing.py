@@ -52,8 +52,11 @@ class Sizing:
 
 
 def sized(windows: Sequence[Figures], promise: Promise, demand: Demand, running_max: int = 0) -> Sizing:
-    """From the windows of the rate that was found. `running_max` is what the measured service has, 0 where it is not known."""
-    rate = fmean(each.setting for each in windows)
+    """From the windows of the rate that was found, by what was really asked in them.
+
+    `running_max` is what the measured service has, 0 where it is not known.
+    """
+    rate = fmean(each.asked_per_s for each in windows)
     in_flight = fmean(each.in_flight for each in windows)
     latency_s = fmean(each.latency_mean_s for each in windows)
     busy = max(0.0, in_flight - rate * fmean(each.queued_mean_s for each in windows))
