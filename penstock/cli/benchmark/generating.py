@@ -175,6 +175,6 @@ def _json(model: pb.Model, options: GenerationBench, report: Report) -> bytes:
     }
     if options.promise and report.found:
         tried = [{"rate": each.figures.setting, "broken": each.broken} for each in report.found.tried]
-        found = {"rate": report.found.rate, "is_highest": report.found.is_highest, "is_confirmed": report.found.is_confirmed}
+        found = {"rate": report.found.rate, "broken": report.found.broken, "is_confirmed": report.found.is_confirmed}
         kept |= {"found": found | {"tried": tried}, "sizing": report.sizing and asdict(report.sizing)}
     return orjson.dumps(kept, default=str, option=orjson.OPT_INDENT_2)

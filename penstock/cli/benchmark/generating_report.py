@@ -119,7 +119,9 @@ def found_said(found: Found, promise: Promise) -> str:
         return f"{said}; the windows ran out before it was confirmed: give more --trials."
     kept = sum(not each.broken for each in found.windows)
     said += f", in {kept} of its {len(found.windows)} windows"
-    return f"{said}." if found.is_highest else f"{said}; higher ones were not tried: give more --trials."
+    if found.broken is None:
+        return f"{said}; higher ones were not tried: give more --trials."
+    return f"{said}; {found.broken:.3g} broke it."
 
 
 def draw_figures(path: Path, title: str, windows: Sequence[Figures], promise: Promise | None, found: float | None) -> None:

@@ -84,11 +84,11 @@ class Tried:
 class Found:
     """The rate, None where no rate keeps the promise; every window that was tried, in its order.
 
-    `is_highest`: a higher rate was seen to break it. `is_confirmed`: so many windows as are needed kept it.
+    `broken` is the lowest rate that breaks it, None where none was seen to. `is_confirmed`: the windows needed kept it.
     """
 
     rate: float | None
-    is_highest: bool
+    broken: float | None
     is_confirmed: bool
     tried: tuple[Tried, ...]
 
@@ -133,7 +133,7 @@ class _Search:
     def found(self) -> Found:
         is_confirmed = self.kept is not None and self._count(self.kept, broken=False) >= WINDOWS_NEEDED
         rate = self.kept if is_confirmed else self._best_so_far()
-        return Found(rate=rate, is_highest=self.broken is not None, is_confirmed=is_confirmed, tried=tuple(self.tried))
+        return Found(rate=rate, broken=self.broken, is_confirmed=is_confirmed, tried=tuple(self.tried))
 
     async def _settle(self, rate: float, *, kept_needed: int) -> None:
         """Tries a rate until so many windows kept it, or it is broken, or there are no more."""
