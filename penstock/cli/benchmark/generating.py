@@ -162,8 +162,9 @@ def _title(model: pb.Model, options: GenerationBench) -> str:
     asked = f"as {options.file.name} has them" if options.file else f"{options.prompt_tokens} tokens"
     shared = f", {options.shared_prefix_tokens} of them shared" if options.shared_prefix_tokens else ""
     kind = ", ".join(part for part in (model.engine, model.precision) if part)
+    answers = f"{options.output_tokens} where it does not say" if options.file else str(options.output_tokens)
     loop = "open loop" if options.rates or options.promise else "closed loop"
-    return f"{model.name} ({kind}); prompts {asked}{shared}, answers {options.output_tokens}; {loop}, {options.seconds:g} s"
+    return f"{model.name} ({kind}); prompts {asked}{shared}, answers {answers}; {loop}, {options.seconds:g} s"
 
 
 def _json(model: pb.Model, options: GenerationBench, report: Report) -> bytes:
