@@ -121,9 +121,9 @@ class _Search:
     async def bracket(self, first: float) -> None:
         """Doubles or halves until the rate lies between two, then bisects. Leaves windows for confirming what there is."""
         rate = max(first, self.least)
-        while self._left > WINDOWS_NEEDED and not self._is_narrow() and rate >= self.least:
+        while self._left > WINDOWS_NEEDED and not self._is_narrow() and rate != self.broken:
             await self._settle(rate, kept_needed=1)
-            rate = _next_rate(self.kept, self.broken) or rate
+            rate = max(self.least, _next_rate(self.kept, self.broken) or rate)
 
     async def confirm(self) -> None:
         """Steps back from what was kept by chance."""

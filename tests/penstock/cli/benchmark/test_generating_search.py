@@ -55,8 +55,11 @@ async def test_a_promise_that_no_rate_keeps_ends_within_the_windows_that_there_a
 
 
 async def test_rates_that_a_window_can_not_judge_are_not_tried() -> None:
-    found = await highest_rate(VirtualService().trial, Promise(ttft_p95_ms=10.0), first=1.0, trials_max=30, least=3.0)
-    assert (found.rate, {each.figures.setting for each in found.tried}) == (None, {3.0})
+    promise = Promise(ttft_p95_ms=10.0)
+    found = await highest_rate(VirtualService().trial, promise, first=5.0, trials_max=30, least=3.0)
+    assert (found.rate, [each.figures.setting for each in found.tried]) == (None, [5.0, 3.0])
+    found = await highest_rate(VirtualService().trial, promise, first=1.0, trials_max=30, least=3.0)
+    assert (found.rate, [each.figures.setting for each in found.tried]) == (None, [3.0])
 
 
 async def test_a_service_without_a_limit_is_told_as_one_whose_highest_rate_was_not_reached() -> None:
