@@ -4,7 +4,7 @@ What they import needs NumPy, which the other commands do without: it is importe
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import click
 import uvloop
 from rich.console import Console
 
-from penstock.cli.command import RETRIEVAL_OPTION, in_loop
+from penstock.cli.command import GENERATION_OPTION, RETRIEVAL_OPTION, in_loop
 from penstock.errors import FailedPrecondition, InvalidArgument
 
+_WIDE_COLUMNS = 140
 _WAYS = ("dense", "lexical", "hybrid, convex", "hybrid, RRF")
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -92,9 +93,67 @@ def bench_collection(retrieval: str, efs: str, nprobes: str, queries: Path | Non
         settings=_numbers(nprobes or efs),
         **how,
     )
+    _run(bench_retrieval(options, Console(highlight=False)))
+
+
+@bench_commands.command(name="generate")
+@GENERATION_OPTION
+@click.option("--model", default="", help="The model. Not given: the service's first.")
+@click.option("--concurrency", default="", help="Streams at once (closed loop), each value in turn.  [default: 1,2,4,8]")
+@click.option("--rate", default="", help="Streams a second, Poisson (open loop), each value in turn, as 0.5,1,2.")
+@click.option("--find", is_flag=True, help="Find the highest rate that keeps the limits. Goes without saying with one of them.")
+@click.option("--ttft-p95-ms", type=click.FloatRange(0.1, 10**7), help="Limit: 95th percentile of the time to first token.")
+@click.option("--itl-p95-ms", type=click.FloatRange(0.01, 10**7), help="Limit: 95th percentile of the inter-token time.")
+@click.option("--expect-concurrency", type=click.IntRange(1, 10**9), help="Users to size for.")
+@click.option("--expect-rate", type=click.FloatRange(0.001, 10**9), help="Requests a second to size for.")
+@click.option(
+    "--think", "think_s", default=0.0, show_default=True, type=click.FloatRange(0, 10**6), help="Seconds a user reads."
+)
+@click.option(
+    "--headroom", default=1.3, show_default=True, type=click.FloatRange(1, 10), help="Replicas have so much to spare."
+)
+@click.option("--prompt-tokens", default="512", show_default=True, help="512, uniform:128:1024 or lognormal:600:0.5.")
+@click.option("--output-tokens", default="128", show_default=True, help="The same for answers.")
+@click.option("--shared-prefix-tokens", default=0, type=click.IntRange(0, 10**6), help="What all prompts begin with, of these.")
+@click.option("--raw-prompt", is_flag=True, help="Send prompts as they are, without the model's chat template.")
+@click.option("--file", type=_FILE, help="JSON lines: prompt, messages or prompt_tokens, and output_tokens.")
+@click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Length of a window.")
+@click.option("--warmup", "warmup_s", default=5.0, show_default=True, type=click.FloatRange(0, 600), help="Seconds before it.")
+@click.option("--trials", default=16, show_default=True, type=click.IntRange(3, 100), help="Most windows to find the rate in.")
+@click.option(
+    "--timeout", "timeout_s", default=300.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Of a request."
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31), help="Of lengths, words and arrivals.")
+@click.option("--json", "json_file", type=_NEW_FILE, help="Write the numbers to this file.")
+@click.option("--plot", "plot_file", type=_NEW_FILE, help="Plot times and throughput into this .png or .svg.")
+def bench_generation_service(**given: Any) -> None:
+    """Stream answers of a running generation service, and measure throughput and times, or size it.
+
+    \b
+    penstock bench generate --concurrency 1,8,32
+    penstock bench generate --rate 1,2,4 --prompt-tokens lognormal:600:0.5 --shared-prefix-tokens 300
+    penstock bench generate --ttft-p95-ms 500 --itl-p95-ms 50 --expect-concurrency 200 --think 20
+
+    With a limit it searches for the highest rate of random arrivals that keeps it, then prints the settings of a replica and
+    how many are needed for the expected load, with the formulas. Measure one replica, as it will run. Answers are made as long
+    as asked where the model can be kept from ending them (min_tokens).
+    """  # noqa: D301  # Click's mark for lines that stay as they are is that character.
+    with _numpy():
+        from penstock.cli.benchmark.generating import bench_generation  # noqa: PLC0415  # As said above.
+        from penstock.cli.benchmark.generating_options import generation_bench  # noqa: PLC0415
+    _run(bench_generation(generation_bench(**given), _wide_console()))
+
+
+def _wide_console() -> Console:
+    """Where nobody watches, such as in a file, lines are as long as a wide table needs."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, _WIDE_COLUMNS))
+
+
+def _run(bench: Coroutine[Any, Any, None]) -> None:
     # uvloop's own, because the client's loop must not be what is measured.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(bench_retrieval(options, Console(highlight=False)))
+        runner.run(bench)
 
 
 def _numbers(listed: str) -> tuple[int, ...]:

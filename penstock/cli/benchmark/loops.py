@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import quantiles
-from typing import Final
+from typing import Final, Protocol
 
 Call = Callable[[int], Awaitable[str]]
 """Sends the request of that number and reads the answer. Gives what went wrong, or nothing."""
@@ -50,16 +50,29 @@ class Measured:
         return len(self.took_ms) / self.seconds
 
 
-async def closed_loop(call: Call, *, in_flight: int, window: Window) -> Measured:
+class Observer(Protocol):
+    """Told what a loop counts, for a caller that measures more of an answer than how long it took."""
+
+    def begins(self, starts: float, until: float) -> None:
+        """The window, in seconds of time.perf_counter."""
+        ...
+
+    def ended(self, number: int, *, counted_from: float, is_counted: bool) -> None:
+        """The call of that number has ended, and its time counts from that moment if it counts at all."""
+        ...
+
+
+async def closed_loop(call: Call, *, in_flight: int, window: Window, observer: Observer | None = None) -> Measured:
     """Asks with so many callers."""
-    tally = _Tally(window)
+    tally = _Tally(window, observer)
     numbers = iter(range(10**12))
 
     async def caller() -> None:
         while time.perf_counter() < tally.until:
-            began = time.perf_counter()
-            fault = await call(next(numbers))
-            tally.note(began, time.perf_counter(), fault)
+            number, began = next(numbers), time.perf_counter()
+            fault = await call(number)
+            ended = time.perf_counter()
+            tally.note(number, began, ended, fault, placed=ended)
             if fault:
                 await asyncio.sleep(_PAUSE_AFTER_FAULT_S)
 
@@ -67,15 +80,15 @@ async def closed_loop(call: Call, *, in_flight: int, window: Window) -> Measured
     return tally.measured()
 
 
-async def open_loop(call: Call, *, rate: float, window: Window, seed: int = 0) -> Measured:
+async def open_loop(call: Call, *, rate: float, window: Window, seed: int = 0, observer: Observer | None = None) -> Measured:
     """Asks `rate` times a second on average."""
-    tally = _Tally(window)
+    tally = _Tally(window, observer)
     room = asyncio.Semaphore(OUTSTANDING_MAX)
 
     async def ask(number: int, intended: float) -> None:
         fault = await call(number)
         room.release()
-        tally.note(intended, time.perf_counter(), fault, counted_from=intended)
+        tally.note(number, intended, time.perf_counter(), fault, placed=intended)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(_cpu_of_window(tally))
@@ -109,10 +122,15 @@ class _Tally:
     """What happens in the window: answers that came in it, in an open loop those that were intended in it."""
 
     window: Window
+    observer: Observer | None = None
     began: float = field(default_factory=time.perf_counter)
     cpu_s: float = 0.0
     took_ms: list[float] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        if self.observer is not None:
+            self.observer.begins(self.starts, self.until)
 
     @property
     def starts(self) -> float:
@@ -122,8 +140,12 @@ class _Tally:
     def until(self) -> float:
         return self.starts + self.window.seconds
 
-    def note(self, began: float, ended: float, fault: str, *, counted_from: float | None = None) -> None:
-        if not self.starts <= (ended if counted_from is None else counted_from) < self.until:
+    def note(self, number: int, began: float, ended: float, fault: str, *, placed: float) -> None:
+        """A call that took from `began` to `ended`, and counts if the moment that places it is in the window."""
+        is_counted = self.starts <= placed < self.until
+        if self.observer is not None:
+            self.observer.ended(number, counted_from=began, is_counted=is_counted)
+        if not is_counted:
             return
         if fault:
             self.faults[fault] += 1

@@ -58,12 +58,12 @@ def check_plot(path: Path) -> None:
     """Raises InvalidArgument where the file's ending names no kind of picture, FailedPrecondition where none can be drawn."""
     if path.suffix not in PICTURES:
         raise InvalidArgument(f"{path}: a plot is written to {', '.join(PICTURES)}")
-    _figure_class()
+    figure_class()
 
 
 def draw_plot(path: Path, results: Sequence["SettingResult"], options: "BenchOptions") -> None:
     """Queries a second, and the 99th percentile, each over recall."""
-    figure = _figure_class()(figsize=(10, 4.5), layout="constrained")
+    figure = figure_class()(figsize=(10, 4.5), layout="constrained")
     sides = (
         ("queries a second", [result.rate for result in results]),
         ("p99, ms", [result.latency_ms["p99"] for result in results]),
@@ -82,7 +82,8 @@ def draw_plot(path: Path, results: Sequence["SettingResult"], options: "BenchOpt
     figure.savefig(path)
 
 
-def _figure_class() -> Any:
+def figure_class() -> Any:
+    """Matplotlib's Figure, which draws without a screen. Raises FailedPrecondition where it is not installed."""
     try:
         return importlib.import_module("matplotlib.figure").Figure
     except ImportError as error:

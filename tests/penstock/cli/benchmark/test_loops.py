@@ -80,6 +80,33 @@ async def test_faults_are_counted_by_name_and_are_no_answers() -> None:
     assert everything.faults == {"INTERNAL": len(list(arrivals(200, 0.15, seed=0))) - warm}, "the warm-up is not counted"
 
 
+class Heard:
+    """What a loop tells its observer."""
+
+    def __init__(self) -> None:
+        self.window = (0.0, 0.0)
+        self.calls: dict[int, tuple[float, bool]] = {}
+
+    def begins(self, starts: float, until: float) -> None:
+        self.window = (starts, until)
+
+    def ended(self, number: int, *, counted_from: float, is_counted: bool) -> None:
+        self.calls[number] = (counted_from, is_counted)
+
+
+async def test_an_observer_hears_of_every_call_and_whether_it_counts() -> None:
+    closed, opened, window = Heard(), Heard(), Window(seconds=0.2, warmup_s=0.1)
+    measured = await closed_loop(lambda _: asyncio.sleep(0.001, ""), in_flight=2, window=window, observer=closed)
+    assert sum(counts for _, counts in closed.calls.values()) == len(measured.took_ms) < len(closed.calls)
+    starts, until = closed.window
+    assert until - starts == pytest.approx(0.2)
+
+    await open_loop(lambda _: asyncio.sleep(0.001, ""), rate=200, window=window, seed=4, observer=opened)
+    starts, until = opened.window
+    for number, after in enumerate(arrivals(200, 0.3, seed=4)):
+        assert opened.calls[number] == (pytest.approx(starts - 0.1 + after), after >= 0.1), "from the moment that was drawn"
+
+
 async def _failing() -> str:
     return "INTERNAL"
 
