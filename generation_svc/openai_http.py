@@ -95,6 +95,10 @@ class Endpoint:
             raise self._unavailable(f"cannot be reached ({error.os_error})") from error
         except aiohttp.ClientError as error:
             raise self._unavailable(f"broke off ({type(error).__name__})") from error
+        except RuntimeError as error:
+            if not self.closed:
+                raise
+            raise self._unavailable("was closed here") from error  # As aiohttp says it to whoever reads on.
 
     def _unavailable(self, what: str) -> BackendUnavailable:
         url = str(self.base_url)
