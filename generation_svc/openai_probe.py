@@ -33,11 +33,13 @@ async def probe(endpoint: Endpoint, settings: GenerationSettings) -> Found:
         try:
             return await _found(endpoint, settings)
         except (BackendUnavailable, Overloaded) as error:
-            if time.monotonic() > until:
+            left_s = until - time.monotonic()
+            if left_s <= 0:
                 message = f"{error.message}; is the endpoint up, and PENSTOCK_GENERATION_OPENAI_BASE_URL right?"
                 raise BackendUnavailable(message, metadata=error.metadata) from error
             log.info("waiting: %s", error.message)
-        await asyncio.sleep(_PROBE_INTERVAL_S)
+            pause_s = max(_PROBE_INTERVAL_S, min(error.retry_after_s or 0.0, left_s))
+        await asyncio.sleep(pause_s)
 
 
 async def _found(endpoint: Endpoint, settings: GenerationSettings) -> Found:
@@ -74,7 +76,7 @@ async def _described(endpoint: Endpoint) -> Described | None:
 
 
 def _listed(answer: Any) -> dict[Any, dict[str, Any]]:
-    """Its models by name. None where it has no such list; whether it has the model, the first request will tell."""
+    """Its models by name. Empty where it has no such list; whether it has the model, the first request will tell."""
     cards = (answer or {}).get("data")
     return {card.get("id"): card for card in cards if isinstance(card, dict)} if isinstance(cards, list) else {}
 
