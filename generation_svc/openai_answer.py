@@ -28,7 +28,7 @@ class AnswerReader:
         self._matched_stop_field = dialect.matched_stop
         self._sent_ns = time.time_ns()
         self._first_ns = self._last_ns = 0
-        self._usage = Usage()
+        self._usage: Any = {}
         self._reason = ""
         self._matched_stop = ""
         self._counted = 0
@@ -44,10 +44,10 @@ class AnswerReader:
 
     def _take(self, event: Any) -> Delta | None:
         if usage := event.get("usage"):
-            self._usage = _usage(usage)
-        if not event.get("choices"):
+            self._usage = usage
+        if not (choices := event.get("choices")):
             return None
-        choice = event["choices"][0]
+        choice = choices[0]
         self._reason = choice.get("finish_reason") or self._reason
         stop = choice.get(self._matched_stop_field)  # The stop text, or the number of a token that stops.
         self._matched_stop = stop if isinstance(stop, str) else self._matched_stop
@@ -71,7 +71,7 @@ class AnswerReader:
     def _count(self, text: str, logprobs: tuple[TokenLogprob, ...], usage: Any) -> int:
         """Tokens of this event: what the usage that it carries adds, else its logprobs; else an event is about one token."""
         if usage:
-            return max(0, self._usage.output_tokens - self._counted)
+            return max(0, (usage.get("completion_tokens") or 0) - self._counted)
         return len(logprobs) or (1 if text else 0)
 
     def finished(self) -> Finished:
@@ -79,11 +79,11 @@ class AnswerReader:
         if self._reason in {"", "abort", "error"}:
             message = "the endpoint ended the answer before it was finished"
             raise BackendUnavailable(message, metadata={"service": "openai"})
-        now_ns = time.time_ns()
+        usage, now_ns = _usage(self._usage), time.time_ns()
         return Finished(
             finish_reason=FinishReason.LENGTH if self._reason == "length" else FinishReason.STOP,
             matched_stop=self._matched_stop,
-            usage=self._usage if self._usage.output_tokens else Usage(output_tokens=self._counted),
+            usage=usage if usage.output_tokens else Usage(output_tokens=self._counted),
             timings=Timings(
                 scheduled_ns=self._sent_ns, first_token_ns=self._first_ns or now_ns, last_token_ns=self._last_ns or now_ns
             ),
@@ -121,12 +121,15 @@ def _text(choice: Any) -> str:
 
 
 def _usage(usage: Any) -> Usage:
-    details = usage.get("prompt_tokens_details") or {}
-    return Usage(
-        input_tokens=usage.get("prompt_tokens") or 0,
-        output_tokens=usage.get("completion_tokens") or 0,
-        cached_tokens=details.get("cached_tokens") or 0,
-    )
+    try:
+        details = usage.get("prompt_tokens_details") or {}
+        return Usage(
+            input_tokens=usage.get("prompt_tokens") or 0,
+            output_tokens=usage.get("completion_tokens") or 0,
+            cached_tokens=details.get("cached_tokens") or 0,
+        )
+    except AttributeError as error:
+        raise not_the_dialect() from error
 
 
 def _ignored(feature: str) -> PenstockError:

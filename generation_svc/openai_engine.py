@@ -52,6 +52,8 @@ class OpenAiEngine:
             max_tokens_field=settings.openai_max_tokens_field,
             priorities=settings.openai_priorities,
         )
+        self._chat_url = endpoint.base_url / "chat/completions"
+        self._raw_url = endpoint.base_url / "completions"
         self._tokens = NamedTokens(endpoint)
         self._retries = Retries(retries_max=settings.openai_retries_max, retry_after_max_s=settings.openai_retry_after_max_s)
         self._running = 0
@@ -109,7 +111,7 @@ class OpenAiEngine:
             raise EngineFailed(_CLOSED)
         named = await self._named(request)
         body = self._asking.body(request, tuple(number for _, number in named))
-        url = self._endpoint.base_url / ("chat/completions" if request.messages else "completions")
+        url = self._chat_url if request.messages else self._raw_url
         reader = AnswerReader(request, self._dialect, named)
         with self._endpoint.translated():
             async with self._endpoint.post(url, body, dict(request.trace_headers), streamed=request.streamed) as response:

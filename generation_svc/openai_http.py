@@ -107,7 +107,9 @@ class Endpoint:
 
 async def read_all(response: aiohttp.ClientResponse) -> bytes:
     """A body, at most 64 MiB of it."""
-    body = b""
-    while len(body) < _BODY_BYTES_MAX and (more := await response.content.read(_BODY_BYTES_MAX - len(body))):
-        body += more
-    return body
+    parts: list[bytes] = []
+    left = _BODY_BYTES_MAX
+    while left and (part := await response.content.read(left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
