@@ -100,7 +100,12 @@ def vllm_server(folder: Path, model: Path, served_name: str, *more: object) -> I
         except (urllib.error.URLError, OSError):
             return False
 
-    with log.open("wb") as output, leading([*command, *arguments, "--enforce-eager", *more], environment, output) as process:
+    with (
+        log.open("wb") as output,
+        leading(
+            [*command, *arguments, "--enforce-eager", "--enable-prompt-tokens-details", *more], environment, output
+        ) as process,
+    ):
         wait_until(answers, process, log)
         yield f"http://127.0.0.1:{port}/v1"
 

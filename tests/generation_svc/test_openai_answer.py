@@ -187,7 +187,7 @@ def test_an_endpoint_that_passes_over_logprobs_is_found_out() -> None:
         {"choices": [7]},
         {"choices": [{"delta": {"content": 7}}]},
         {"choices": [{"delta": "x"}]},
-        {"choices": [{"delta": {"content": "x"}}], "usage": 7},
+        {"choices": [{"delta": {"content": ""}}], "usage": 7},
         {"choices": [{"delta": {"content": "x"}, "logprobs": {"content": [{"token": "x"}]}}]},
         {"choices": [{"delta": {"content": "x"}, "logprobs": {"tokens": ["x"], "token_logprobs": []}}]},
         {"choices": [{"delta": {"content": "x"}, "logprobs": {"content": [{"token": "x", "logprob": 0, "bytes": [999]}]}}]},
