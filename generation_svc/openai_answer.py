@@ -48,7 +48,7 @@ class AnswerReader:
         if not (choices := event.get("choices")):
             return None
         choice = choices[0]
-        self._reason = choice.get("finish_reason") or self._reason
+        self._reason = str(choice.get("finish_reason") or self._reason)
         stop = choice.get(self._matched_stop_field)  # The stop text, or the number of a token that stops.
         self._matched_stop = stop if isinstance(stop, str) else self._matched_stop
         text = _text(choice)

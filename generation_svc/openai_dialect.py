@@ -25,7 +25,8 @@ class Dialect:
     `needs` has, for each feature, the fields (or the path) that the endpoint must know. `recent` are features whose fields
     older versions pass over: without the endpoint's own description they count only if the dialect was set by hand.
     `chat_only` can't be asked for with a raw prompt. `matched_stop` is where a choice names the stop text that ended it.
-    `chosen_stands_first` says that in a conversation the chosen token takes one of the likeliest tokens' places.
+    `chosen_stands_first` says that in a conversation the chosen token takes one of the likeliest tokens' places; one more is
+    asked for then, but of the 20 that servers give at most, the last may be missing.
     """
 
     name: str
@@ -99,7 +100,7 @@ VLLM: Final = Dialect(
     include_stop="include_stop_str_in_output",
 )
 
-# python/sglang/srt/entrypoints/openai/protocol.py of SGLang. Its adapters are asked for in another way.
+# By python/sglang/srt/entrypoints/openai/protocol.py of SGLang; never tried against one. Its adapters are asked for in another way.
 SGLANG: Final = Dialect(
     name="sglang",
     needs={
