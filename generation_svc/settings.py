@@ -93,8 +93,34 @@ class GenerationSettings(ServiceSettings):
         default=HttpUrl("http://127.0.0.1:8000/v1"), description="The endpoint, up to and with its version: http://host/v1."
     )
     openai_api_key: SecretStr = Field(default=SecretStr(""), description="Sent as a bearer token. Empty: none is sent.")
+    openai_dialect: Literal["auto", "openai", "vllm", "sglang"] = Field(
+        default="auto",
+        description="What the endpoint understands beyond OpenAI's own fields. auto: by what it says of its models and itself.",
+    )
+    openai_adapters: tuple[str, ...] = Field(
+        default=(),
+        max_length=1000,
+        description="Model names of the endpoint that callers may ask for as adapters, beside those that it lists as such.",
+    )
+    openai_priorities: bool = Field(
+        default=False, description="Send priorities: for vLLM servers with --scheduling-policy priority, others refuse them."
+    )
+    openai_max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        default="max_tokens", description="What the endpoint's chat calls it: OpenAI's newer models take the second alone."
+    )
     openai_connect_timeout_s: float = Field(default=5.0, gt=0, le=300, description="Time to connect.")
-    openai_idle_timeout_s: float = Field(default=60.0, gt=0, le=3600, description="Longest silence within an answer.")
+    openai_idle_timeout_s: float = Field(
+        default=60.0, gt=0, le=3600, description="Longest silence within a streamed answer, and before it."
+    )
+    openai_retries_max: int = Field(
+        default=2, ge=0, le=10, description="Further tries when the endpoint can't be reached or is not ready, before any text."
+    )
+    openai_retry_after_max_s: float = Field(
+        default=2.0,
+        ge=0,
+        le=300,
+        description="Longest wait that an endpoint may ask for (Retry-After); callers are told of longer.",
+    )
     openai_ready_timeout_s: float = Field(
         default=60.0, gt=0, le=3600, description="Time at start for the endpoint to become reachable; then the service leaves."
     )

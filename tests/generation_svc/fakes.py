@@ -1,13 +1,9 @@
-"""An engine and an endpoint that do as they are told."""
+"""An engine that does as it is told."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import orjson
-from aiohttp import web
 
 from generation_svc.engine import (
     Answer,
@@ -87,48 +83,3 @@ async def collect(answer: Answer) -> tuple[list[Delta], Finished]:
     assert isinstance(finished, Finished)
     assert all(isinstance(delta, Delta) for delta in deltas)
     return deltas, finished
-
-
-Handler = Callable[[web.Request], Any]
-
-
-@asynccontextmanager
-async def endpoint(completions: Handler, models: Handler | None = None) -> AsyncIterator[str]:
-    """A real HTTP server with an OpenAI-shaped API. Yields its base URL."""
-    application = web.Application(client_max_size=64 * 2**20)
-    application.router.add_post("/v1/chat/completions", completions)
-    application.router.add_post("/v1/completions", completions)
-    if models is not None:
-        application.router.add_get("/v1/models", models)
-    runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/v1"
-    finally:
-        await runner.cleanup()
-
-
-def chunk(text: str | None = None, *, finish_reason: str | None = None, **more: Any) -> bytes:
-    """An event of a streamed chat completion."""
-    choice = {"index": 0, "delta": {"content": text} if text is not None else {}, "finish_reason": finish_reason, **more}
-    return b"data: " + orjson.dumps({"choices": [choice]}) + b"\n\n"
-
-
-def usage_chunk(prompt: int, completion: int) -> bytes:
-    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "prompt_tokens_details": {"cached_tokens": 3}}
-    return b"data: " + orjson.dumps({"choices": [], "usage": usage}) + b"\n\n"
-
-
-def sse(*chunks: bytes) -> Handler:
-    """A handler that streams these bytes, each written by itself."""
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        for part in chunks:
-            await response.write(part)
-        return response
-
-    return handle

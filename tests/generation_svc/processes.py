@@ -79,7 +79,7 @@ def started(folder: Path, python: Path | str = sys.executable, **settings: objec
 
 
 @contextmanager
-def vllm_server(folder: Path, model: Path, served_name: str) -> Iterator[str]:
+def vllm_server(folder: Path, model: Path, served_name: str, *more: object) -> Iterator[str]:
     """vLLM's own OpenAI server, which works on one request at a time. Yields its base URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -100,7 +100,12 @@ def vllm_server(folder: Path, model: Path, served_name: str) -> Iterator[str]:
         except (urllib.error.URLError, OSError):
             return False
 
-    with log.open("wb") as output, leading([*command, *arguments, "--enforce-eager"], environment, output) as process:
+    with (
+        log.open("wb") as output,
+        leading(
+            [*command, *arguments, "--enforce-eager", "--enable-prompt-tokens-details", *more], environment, output
+        ) as process,
+    ):
         wait_until(answers, process, log)
         yield f"http://127.0.0.1:{port}/v1"
 

@@ -1,16 +1,11 @@
 import asyncio
-import time
-from collections.abc import Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import Any
 
-import orjson
 import pytest
 from aiohttp import web
 
 from generation_svc.engine import FinishReason, GenerationRequest, Usage
-from generation_svc.openai_engine import OpenAiEngine
-from generation_svc.settings import GenerationSettings
 from penstock.errors import (
     BackendUnavailable,
     FailedPrecondition,
@@ -20,32 +15,8 @@ from penstock.errors import (
     PenstockError,
     PromptTooLong,
 )
-from tests.generation_svc.fakes import ask, chunk, collect, endpoint, sse, usage_chunk
-
-DONE = b"data: [DONE]\n\n"
-ANSWER = (chunk(""), chunk("A pi"), chunk("pe."), chunk(finish_reason="stop"), usage_chunk(9, 4), DONE)
-
-
-@asynccontextmanager
-async def engine_over(handler: Callable[[web.Request], Any], models: Any = None, **settings: Any):
-    async with endpoint(handler, models) as base_url:
-        engine = await OpenAiEngine.start(given(base_url, **settings))
-        try:
-            yield engine
-        finally:
-            await engine.close()
-
-
-def given(base_url: str, **settings: Any) -> GenerationSettings:
-    return GenerationSettings(engine="openai", model="upstream", openai_base_url=base_url, **settings)
-
-
-def answering(status: int, body: object, headers: dict[str, str] | None = None) -> Callable[[web.Request], Any]:
-    async def handle(request: web.Request) -> web.Response:
-        text = body if isinstance(body, str) else orjson.dumps(body).decode()
-        return web.Response(status=status, text=text, headers=headers, content_type="application/json")
-
-    return handle
+from tests.generation_svc.fakes import ask, collect
+from tests.generation_svc.openai_endpoint import ANSWER, DONE, answering, chunk, endpoint_settings, engine_over, sse
 
 
 async def test_a_streamed_answer_is_read_event_by_event() -> None:
@@ -263,41 +234,4 @@ async def test_the_key_is_sent_and_never_shown() -> None:
     async with engine_over(handle, openai_api_key="sk-secret") as engine:
         await collect(engine.generate(ask()))
     assert keys == ["Bearer sk-secret"]
-    assert "sk-secret" not in repr(given("http://127.0.0.1:1/v1", openai_api_key="sk-secret"))
-
-
-async def test_the_window_is_the_one_that_the_endpoint_lists() -> None:
-    models = answering(200, {"data": [{"id": "upstream", "max_model_len": 2048}]})
-    async with engine_over(sse(*ANSWER), models) as engine:
-        assert engine.models()[0].context_window == 2048
-        assert engine.models()[0].name == "smollm2-135m-instruct"
-
-
-async def test_a_model_that_the_endpoint_does_not_list_is_an_error_at_start() -> None:
-    models = answering(200, {"data": [{"id": "other"}, {"id": "another"}]})
-    with pytest.raises(ModelNotFound, match="other, another"):
-        async with engine_over(sse(*ANSWER), models):
-            pass
-
-
-async def test_a_refused_key_is_an_error_at_start() -> None:
-    with pytest.raises(FailedPrecondition, match="OPENAI_API_KEY"):
-        async with engine_over(sse(*ANSWER), answering(401, {"error": {"message": "no"}})):
-            pass
-
-
-async def test_an_endpoint_that_comes_late_is_waited_for() -> None:
-    answers = iter([answering(503, "starting"), answering(200, {"data": []})])
-
-    async def models(request: web.Request) -> web.Response:
-        return await next(answers)(request)
-
-    async with engine_over(sse(*ANSWER), models) as engine:
-        assert engine.health()
-
-
-async def test_an_endpoint_that_never_comes_is_an_error_that_names_the_setting() -> None:
-    began = time.monotonic()
-    with pytest.raises(BackendUnavailable, match="OPENAI_BASE_URL"):
-        await OpenAiEngine.start(given("http://127.0.0.1:9/v1", openai_ready_timeout_s=0.2))
-    assert time.monotonic() - began < 5
+    assert "sk-secret" not in repr(endpoint_settings("http://127.0.0.1:1/v1", openai_api_key="sk-secret"))
