@@ -1,0 +1,123 @@
+"""HF folder -> W8A8 by llm-compressor, which sends texts through the model and chooses the numbers by what flows through it.
+
+    smoothquant    what is large in the activations is moved into the weights, which are then rounded to the nearest
+    gptq           the same, and each column is rounded so that it makes up for the errors of those before it
+
+Runs in llm-compressor's own environment (make llm-compressor).
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from generation_svc.checkpoints.hugging_face import HuggingFaceFolder
+from generation_svc.checkpoints.libraries import imported
+from generation_svc.checkpoints.manifest import OnStep, sha256_of
+from penstock.errors import FailedPrecondition, PenstockError
+
+_SMOOTHING_STRENGTH: Final = 0.8
+"""As llm-compressor's own recipe for W8A8."""
+_TEXT_FIELDS: Final = ("text", "contents")
+_CHARACTERS_A_TOKEN_MAX: Final = 32
+"""What is cut off before the tokenizer sees it: far more than tokens have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Texts that are like what the model will read: the first `texts_max` of a file, each cut to `tokens_max` tokens.
+
+    The file is JSON lines with a "text" (or "contents"), or plain text whose paragraphs are the texts.
+    """
+
+    file: Path
+    texts_max: int = 256
+    tokens_max: int = 512
+
+    def described(self) -> str:
+        """For the manifest: another description is another checkpoint."""
+        return f"{self.texts_max} texts of at most {self.tokens_max} tokens from sha256:{sha256_of(self.file)}"
+
+    def texts(self) -> list[str]:
+        """Raises FailedPrecondition when the file has none or can't be read."""
+        try:
+            with self.file.open(encoding="utf-8") as lines:
+                found = _json_texts(lines) if self.file.suffix == ".jsonl" else _paragraphs(lines)
+                texts = [text for _, text in zip(range(self.texts_max), found, strict=False)]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            message = f'{self.file} has no texts to calibrate with: {error}; it takes JSON lines with a "text", or plain text'
+            raise FailedPrecondition(message) from error
+        if not texts:
+            raise FailedPrecondition(f"{self.file} has no texts to calibrate with; it is empty")
+        return [text[: self.tokens_max * _CHARACTERS_A_TOKEN_MAX] for text in texts]
+
+
+def calibrate(source: HuggingFaceFolder, target: Path, method: str, calibration: Calibration, on_step: OnStep) -> None:
+    """Writes the whole checkpoint into the folder `target`. Raises FailedPrecondition with llm-compressor's reason."""
+    texts = calibration.texts()
+    os.environ.setdefault("TQDM_DISABLE", "1")  # Its bars would write across ours.
+    os.environ.setdefault("LLM_COMPRESSOR_LOG_DISABLED", "true")
+    llmcompressor, transformers = imported("llmcompressor"), imported("transformers")
+    try:
+        on_step("loading the model", 0, 1)
+        model = transformers.AutoModelForCausalLM.from_pretrained(source.path, dtype="auto")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source.path)
+        on_step(f"calibrating with {len(texts)} texts ({method}; this takes minutes)", 0, 1)
+        llmcompressor.oneshot(
+            model=model,
+            processor=tokenizer,
+            dataset=_dataset(tokenizer, texts, calibration.tokens_max),
+            recipe=_recipe(method, source.kept_layers()),
+            max_seq_length=calibration.tokens_max,
+            num_calibration_samples=len(texts),
+            shuffle_calibration_samples=False,
+        )
+        on_step("writing the checkpoint", 0, 1)
+        model.save_pretrained(target, save_compressed=True)
+    except PenstockError:
+        raise
+    except Exception as error:  # It raises what it likes.
+        message = f"llm-compressor cannot quantise {source.path}: {error}; --method round-to-nearest needs no calibration"
+        raise FailedPrecondition(message) from error
+    for file in source.other_files():
+        shutil.copy(file, target)
+
+
+def _recipe(method: str, kept: list[str]) -> list[Any]:
+    smoothquant = imported("llmcompressor.modifiers.transform.smoothquant")
+    smooth = smoothquant.SmoothQuantModifier(smoothing_strength=_SMOOTHING_STRENGTH)
+    if method == "gptq":
+        rounding = imported("llmcompressor.modifiers.gptq").GPTQModifier
+    else:
+        rounding = imported("llmcompressor.modifiers.quantization").QuantizationModifier
+    return [smooth, rounding(targets="Linear", scheme="W8A8", ignore=kept)]
+
+
+def _dataset(tokenizer: Any, texts: list[str], tokens_max: int) -> Any:
+    rows = [dict(tokenizer(text, truncation=True, max_length=tokens_max)) for text in texts]
+    return imported("datasets").Dataset.from_list(rows)
+
+
+def _json_texts(lines: Iterator[str]) -> Iterator[str]:
+    for line in lines:
+        if line.strip():
+            entry = json.loads(line)
+            text = next((entry[name] for name in _TEXT_FIELDS if entry.get(name)), None)
+            if not isinstance(text, str):
+                raise ValueError(f'a line has no "text": {line[:80]}')
+            yield text
+
+
+def _paragraphs(lines: Iterator[str]) -> Iterator[str]:
+    gathered: list[str] = []
+    for line in lines:
+        if line.strip():
+            gathered.append(line)
+        elif gathered:
+            yield "".join(gathered)
+            gathered.clear()
+    if gathered:
+        yield "".join(gathered)
