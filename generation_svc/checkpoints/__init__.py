@@ -6,8 +6,9 @@
                             or calibrated with texts, by llm-compressor                     (calibrated)
 
 The first and second need vLLM's environment (make vllm), the third llm-compressor's (make llm-compressor): the two want
-different versions of transformers and compressed-tensors. A checkpoint is a folder that appears whole or not at all, with a manifest of
-what it was made from; a second run finds it and verifies it. Read making first; hugging_face says which layers are quantised.
+different versions of transformers and compressed-tensors. A checkpoint is a folder that appears whole or not at all, with a
+manifest of what it was made from; a second run finds it and verifies it. Read making first; hugging_face says which layers are
+quantised.
 """
 
 from generation_svc.checkpoints.making import METHODS, Calibration, Method, prepare, quantise
