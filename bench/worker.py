@@ -21,11 +21,16 @@ import uvloop
 
 from bench.answering import Tasks, answer_tasks
 from bench.closed_loop import Caller, Load, drive
+from bench.generation_caller import GenerationCaller
 from bench.grpc_caller import GrpcCaller
 from bench.http_caller import HttpCaller
 from bench.meter import Meter
 
-_CALLERS: Final[Mapping[str, Callable[..., Caller]]] = {"http": HttpCaller, "grpc": GrpcCaller}
+_CALLERS: Final[Mapping[str, Callable[..., Caller]]] = {
+    "http": HttpCaller,
+    "grpc": GrpcCaller,
+    "generation": GenerationCaller,
+}
 
 
 async def run_load(

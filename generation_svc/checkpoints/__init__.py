@@ -11,7 +11,8 @@ manifest of what it was made from; a second run finds it and verifies it. Read m
 quantised.
 """
 
-from generation_svc.checkpoints.making import METHODS, Calibration, Method, prepare, quantise
+from generation_svc.checkpoints.calibrated import Calibration
+from generation_svc.checkpoints.making import METHODS, Method, prepare, quantise
 from generation_svc.checkpoints.manifest import MANIFEST, Checkpoint, prepared
 
 __all__ = ["MANIFEST", "METHODS", "Calibration", "Checkpoint", "Method", "prepare", "prepared", "quantise"]
