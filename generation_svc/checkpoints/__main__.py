@@ -1,5 +1,7 @@
 """The command line of the checkpoints: prepare, quantise, list. `penstock models` runs it in the environment that it needs."""
 
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +27,8 @@ FOLDER_OPTION: Final = click.option(
 
 @click.group(help=__doc__)
 def main() -> None:
-    """Nothing of its own: see the commands."""
+    # Ended by a supervisor, it cleans up as after Ctrl-C: no half of a checkpoint stays behind.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 @main.command("prepare", help="Makes the default model's checkpoints from a GGUF file, or finds them made.")

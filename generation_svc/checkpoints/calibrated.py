@@ -9,6 +9,7 @@ few CPUs multiply bf16 at a bearable speed (7 times slower was measured). What s
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from penstock.errors import FailedPrecondition, PenstockError
 
 _SMOOTHING_STRENGTH: Final = 0.8
 """As llm-compressor's own recipe for W8A8."""
+_LAYERS_BEGUN: Final = re.compile(r"Quantizing (\d+) module")
 _TEXT_FIELDS: Final = ("text", "contents")
 _CHARACTERS_A_TOKEN_MAX: Final = 32
 """What is cut off before the tokenizer sees it: far more than tokens have."""
@@ -60,14 +62,15 @@ def calibrate(source: HuggingFaceFolder, target: Path, method: str, calibration:
     """Writes the whole checkpoint into the folder `target`. Raises FailedPrecondition with llm-compressor's reason."""
     texts = calibration.texts()
     os.environ.setdefault("TQDM_DISABLE", "1")  # Its bars would write across ours.
-    os.environ.setdefault("LLM_COMPRESSOR_LOG_DISABLED", "true")
+    os.environ.setdefault("LLM_COMPRESSOR_LOG_LEVEL", "ERROR")
     llmcompressor, transformers, torch = imported("llmcompressor"), imported("transformers"), imported("torch")
     try:
         on_step("loading the model", 0, 1)
         dtype = "auto" if torch.cuda.is_available() else torch.float32
         model = transformers.AutoModelForCausalLM.from_pretrained(source.path, dtype=dtype)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source.path)
-        on_step(f"calibrating with {len(texts)} texts ({method}; this takes minutes)", 0, 1)
+        on_step(f"calibrating with {len(texts)} texts ({method})", 0, len(source.linear_weights()))
+        _follow(on_step, method, len(source.linear_weights()))
         llmcompressor.oneshot(
             model=model,
             processor=tokenizer,
@@ -87,6 +90,19 @@ def calibrate(source: HuggingFaceFolder, target: Path, method: str, calibration:
         raise FailedPrecondition(message) from error
     for file in source.other_files():
         shutil.copy(file, target)
+
+
+def _follow(on_step: OnStep, method: str, layers: int) -> None:
+    """Tells how many layers GPTQ has done. llm-compressor says it in its log alone, and of other methods nothing."""
+    done = 0
+
+    def hear(message: object) -> None:
+        nonlocal done
+        if found := _LAYERS_BEGUN.search(str(message)):
+            done = min(done + int(found[1]), layers)
+            on_step(f"quantising ({method})", done, layers)
+
+    imported("loguru").logger.add(hear, level="INFO")
 
 
 def _store_as_the_source(source: HuggingFaceFolder, target: Path) -> None:
