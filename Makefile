@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint protos lock bench vllm install clean
+.PHONY: help demo up test lint protos lock bench vllm llm-compressor install clean
 
 help:  ## Say what there is.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/  make \1 —/'
@@ -58,5 +58,15 @@ vllm: .venv-vllm/.installed  ## An environment of its own for vLLM's CPU build; 
 	  && .venv-vllm/bin/python $(PIP_INSTALL) --no-deps --editable . \
 	  && touch $@; } || { echo "vLLM's CPU build can't be installed here" >&2; test -z "$$CI"; }
 
+llm-compressor: .venv-llm-compressor/.installed  ## An environment of its own for quantising with calibration (gptq, smoothquant).
+
+# --no-deps as above: the lock leaves out what only torch's CUDA build needs.
+.venv-llm-compressor/.installed: requirements/llm-compressor.txt pyproject.toml
+	@echo "Installing what requirements/llm-compressor.txt names into .venv-llm-compressor ..."
+	@test -x .venv-llm-compressor/bin/python || $(PYTHON) -m venv .venv-llm-compressor
+	@.venv-llm-compressor/bin/python $(PIP_INSTALL) --no-deps -r requirements/llm-compressor.txt
+	@.venv-llm-compressor/bin/python $(PIP_INSTALL) --no-deps --editable .
+	@touch $@
+
 clean:  ## Remove the environments and what the demo prepared.
-	rm -rf $(VENV) .venv-vllm .penstock
+	rm -rf $(VENV) .venv-vllm .venv-llm-compressor .penstock

@@ -21,6 +21,7 @@ from bench import (
     large_part,
     machine,
     peers_part,
+    quantised_part,
     retrieval_part,
     search_part,
     serving_part,
@@ -42,10 +43,11 @@ PARTS: Final[Mapping[str, Callable[[Plan, Path, Tell], Awaitable[PartResult]]]] 
     peers_part.NAME: peers_part.measure,
     large_part.NAME: large_part.measure,
     bulk_part.NAME: bulk_part.measure,
+    quantised_part.NAME: quantised_part.measure,
 }
 
 BY_DEFAULT: Final = (flow_part.NAME, search_part.NAME, tokens_part.NAME)
-"""The others take long, need PostgreSQL, or install what they compare."""
+"""The others take long, need PostgreSQL or vLLM, or install what they compare."""
 
 _WIDTH_OF_FILES: Final = 180
 

@@ -47,10 +47,11 @@ class Loaded:
     def settings(self, **more: Any) -> dict[str, str]:
         """The generation service's variables."""
         given: dict[str, Any] = {"engine": "vllm", "model": self.path, "log_level": "WARNING"}
-        given |= {"running_max": self.sequences_max, "context_window": self.window, **more}
+        given |= {"running_max": self.sequences_max, "context_window": self.window}
         given |= {} if self.gpu else {"vllm_cache_gb": CACHE_GB, "vllm_enforce_eager": True}
         given |= {"vllm_quantization": self.quantization} if self.quantization else {}
         given |= {"vllm_load_format": "dummy"} if self.dummy else {}
+        given |= more
         return {f"PENSTOCK_GENERATION_{name.upper()}": str(value) for name, value in given.items()} | _SILENT
 
     def flags(self) -> list[str]:

