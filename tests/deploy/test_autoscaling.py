@@ -1,7 +1,7 @@
 """The autoscaling components: what they render over the base and over production, and that they say the same in two ways.
 
-kubectl takes KEDA's objects as they are, so their form is held against the part of its CRD (2.20) that they use. How the queries
-behave is in test_alerts.py, that their metrics exist in test_monitoring.py.
+kubectl takes KEDA's objects as they are, so their form is held against the part of its CRD (2.20) that they use. What the
+queries say is in test_promql.py, that their metrics exist in test_monitoring.py.
 """
 
 import os
