@@ -135,6 +135,13 @@ def test_an_engine_that_has_work_and_finishes_nothing_hangs(fires):
     fires({"GenerationHangs"}, hanging)
 
 
+def test_a_replica_that_is_busy_from_its_start_on_does_not_hang_until_its_first_answers(fires):
+    started = {name: f"_x50 {values}" for name, values in a_quiet_replica(ONE).items()}
+    answers = {f'penstock_generation_answers_total{{{ONE},end="stop"}}': "_x55 1+60x200"}
+    for minute in (54, 60):
+        fires(set(), started | answers, minute=minute)
+
+
 def test_an_engine_without_work_does_not_hang(fires):
     idle = {
         f'penstock_generation_answers_total{{{ONE},end="stop"}}': "0x300",
