@@ -189,6 +189,12 @@ def test_everything_that_the_service_measures_of_itself_is_shown(pages, service)
 
 
 @pytest.mark.parametrize("service", SERVICES)
+def test_metrics_that_the_operators_page_names_are_on_the_services(pages, service):
+    for name in re.findall(r"`((?:penstock|gen_ai_server|rpc)_[a-z_]+)", (DEPLOY / f"{service}.md").read_text()):
+        assert f"# TYPE {name} " in pages[service], name
+
+
+@pytest.mark.parametrize("service", SERVICES)
 def test_panels_have_ids_of_their_own_and_do_not_overlap(service):
     panels = DASHBOARDS[service]["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
