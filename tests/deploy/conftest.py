@@ -49,13 +49,13 @@ def settings_of() -> Callable[[str, Mapping[str, str]], ServiceSettings]:
 
 
 @pytest.fixture(scope="session")
-def tool() -> Callable[[str, str], str]:
-    """Finds a program; where it is missing the test is skipped, unless CI is set."""
+def tool() -> Callable[..., str]:
+    """Finds a program; where it is missing the test is skipped, unless CI is set and it is not optional even there."""
 
-    def find(name: str, how: str) -> str:
+    def find(name: str, how: str, *, optional: bool = False) -> str:
         # Programs that come as packages lie beside Python, which need not be on the path.
         path = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
-        if path is None and os.environ.get("CI"):
+        if path is None and os.environ.get("CI") and not optional:
             pytest.fail(f"{name} is needed where CI is set: {how}")
         if path is None:
             pytest.skip(f"{name} is not here: {how}")

@@ -1,66 +1,19 @@
 """Every overlay renders with kubectl, is valid for the oldest and the newest Kubernetes, and fits the services' settings."""
 
-import subprocess
-from pathlib import Path
-from typing import Any
-
 import kubernetes_validate
 import pytest
-import yaml
 
 from retrieval_svc.cluster.topology import parse_topology
+from tests.deploy.rendered import KUBERNETES, SERVICES, WORKLOADS, Object, Rendered, render
 
-KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
 FOLDERS = [KUBERNETES / "base", *sorted((KUBERNETES / "overlays").iterdir())]
 # preStop.sleep needs 1.30.
 VERSIONS = ["1.30", kubernetes_validate.latest_version()]
-WORKLOADS = {"Deployment", "StatefulSet"}
-SERVICES = {"gateway", "retrieval", "generation"}
-
-Object = dict[str, Any]
-
-
-class Rendered:
-    """The objects of one overlay, as kubectl would apply them."""
-
-    def __init__(self, objects: list[Object]) -> None:
-        self.objects = objects
-
-    def of(self, *kinds: str) -> list[Object]:
-        return [each for each in self.objects if each["kind"] in kinds]
-
-    def named(self, kind: str, name: str) -> Object:
-        found = [each for each in self.of(kind) if each["metadata"]["name"] == name]
-        assert found, f"there is no {kind} {name}"
-        return found[0]
-
-    def workloads(self) -> list[tuple[str, Object, Object]]:
-        """Each workload's component, pod template and the only container."""
-        found = []
-        for each in self.of(*WORKLOADS):
-            template = each["spec"]["template"]
-            (container,) = template["spec"]["containers"]
-            found.append((each["metadata"]["labels"]["app.kubernetes.io/component"], template, container))
-        return found
-
-    def environment(self, container: Object) -> dict[str, str]:
-        """What the container is told, with values of Secrets made up."""
-        names = [source["configMapRef"]["name"] for source in container.get("envFrom", []) if "configMapRef" in source]
-        shared = {key: value for name in names for key, value in self.named("ConfigMap", name)["data"].items()}
-        return shared | {each["name"]: each.get("value", "secret") for each in container.get("env", [])}
-
-    def slots(self) -> list[Object]:
-        """The StatefulSets of retrieval, by slot."""
-        return sorted(self.of("StatefulSet"), key=lambda each: each["metadata"]["labels"]["penstock.dev/slot"])
 
 
 @pytest.fixture(scope="session", params=FOLDERS, ids=lambda folder: folder.name)
 def rendered(request, tool) -> Rendered:
-    kubectl = tool("kubectl", "see https://kubernetes.io/docs/tasks/tools/")
-    done = subprocess.run([kubectl, "kustomize", str(request.param)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr, done.stderr
-    return Rendered(list(yaml.safe_load_all(done.stdout)))
+    return render(tool("kubectl", "see https://kubernetes.io/docs/tasks/tools/"), request.param)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -299,14 +252,25 @@ def test_a_shard_has_time_to_be_restored_before_it_counts_as_failed(rendered):
 
 
 def test_prometheus_is_told_where_the_metrics_are(rendered, settings_of):
-    for workload in rendered.slots():
-        template = workload["spec"]["template"]
-        settings = settings_of("retrieval", rendered.environment(template["spec"]["containers"][0]))
+    for component, template, container in rendered.workloads():
+        if component not in SERVICES:
+            continue
+        settings = settings_of(component, rendered.environment(container))
         assert settings.metrics_page
         annotations = template["metadata"]["annotations"]
         assert annotations["prometheus.io/scrape"] == "true"
         assert annotations["prometheus.io/port"] == settings.http_address.rpartition(":")[2]
         assert annotations["prometheus.io/path"] == "/metrics"
+
+
+def test_prometheus_may_read_what_it_is_told_of_wherever_others_may_not(rendered, request):
+    if request.node.callspec.id == "prod":
+        for component in ("retrieval", "generation"):
+            (rule,) = rendered.named("NetworkPolicy", f"penstock-{component}-metrics")["spec"]["ingress"]
+            (peer,) = rule["from"]
+            assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "observability"}
+            assert rule["ports"] == [{"port": "http"}]
+        assert {"port": "http"} in rendered.named("NetworkPolicy", "penstock-gateway")["spec"]["ingress"][0]["ports"]
 
 
 def test_where_keys_are_asked_for_everybody_has_one_to_show(rendered, settings_of):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-PAGES = ["README.md", "retrieval.md"]
+PAGES = ["README.md", "retrieval.md", "generation.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -39,7 +39,10 @@ def test_every_secret_that_pods_want_is_made_on_the_page_of_retrieval():
         assert f"create secret generic {name} " in text
 
 
-def test_it_says_what_to_do_about_every_alert_and_about_none_that_there_is_not():
+@pytest.mark.parametrize("service", ["retrieval", "generation"])
+def test_it_says_what_to_do_about_every_alert_and_about_none_that_there_is_not(service):
     rules = yaml.safe_load((DEPLOY / "prometheus-rules.yaml").read_text())
-    alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
-    assert set(re.findall(r"`(Retrieval\w+)`", (DEPLOY / "retrieval.md").read_text())) == alerts
+    (group,) = (group for group in rules["groups"] if group["name"] == f"penstock-{service}")
+    alerts = {rule["alert"] for rule in group["rules"]}
+    named = re.findall(rf"`({service.capitalize()}\w+)`", (DEPLOY / f"{service}.md").read_text())
+    assert set(named) == alerts
