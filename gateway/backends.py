@@ -23,11 +23,16 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
-    """One question to a model. `model` is its name alone, such as "default"; an empty `system` is none."""
+    """One question to a model. `model` is its name alone, such as "default"; an empty `system` is none.
+
+    `session` names a conversation whose prompts begin alike, so that they are answered where its beginning is cached; it is not
+    sent. Empty: none, and the prompt itself tells.
+    """
 
     model: str
     prompt: str
     system: str = ""
+    session: str = ""
     sampling: Sampling = field(default_factory=Sampling)
 
 
