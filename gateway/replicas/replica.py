@@ -20,7 +20,7 @@ class ReplicaLimits:
 
     A replica may have `load_factor` times the average load before its prompts go elsewhere. A call is tried `tries_max` times.
     One that fails is put aside for `aside_min_s`, and twice as long each time that it fails again. Loads are asked for every
-    `report_interval_s`; a replica that goes has `close_grace_s` for its calls in flight.
+    `report_interval_s` and names resolved every `resolve_interval_s`; a replica that goes has `close_grace_s` for its calls.
     """
 
     load_factor: float = 1.25
@@ -28,6 +28,7 @@ class ReplicaLimits:
     aside_min_s: float = 0.5
     aside_max_s: float = 30.0
     report_interval_s: float = 1.0
+    resolve_interval_s: float = 5.0
     retry_delay_min_s: float = 0.05
     retry_delay_max_s: float = 0.5
     close_grace_s: float = 240.0

@@ -23,7 +23,8 @@ _UNRECORDED = trace.NonRecordingSpan(trace.SpanContext(trace_id=1, span_id=1, is
 async def watched(replicas: Replicas, addresses: Sequence[Address], resolve: Resolve) -> AsyncIterator[None]:
     """Finds the replicas, and watches them while the block runs. Then their calls are ended."""
     watching = _Watching(replicas)
-    discovery = Discovery({"generation": addresses}, watching.update, kind="service", resolve=resolve)
+    interval_s = replicas.limits.resolve_interval_s
+    discovery = Discovery({"generation": addresses}, watching.update, kind="service", resolve=resolve, interval_s=interval_s)
     await discovery.refresh()
     loop = asyncio.get_running_loop()
     tasks = (loop.create_task(discovery.run()), loop.create_task(watching.ask_for_loads()))

@@ -28,6 +28,7 @@ class FakeNode:
         self.before: Callable[[], Awaitable[object]] | None = None
         self.report: ReportedLoad | PenstockError = ReportedLoad(running=0, waiting=0, running_max=8, waiting_max=8)
         self.ready = asyncio.Queue[bool]()
+        self.load_count = 0
         self.closed_with: list[float | None] = []
 
     async def generate(self, request: GenerateRequest) -> Answer:
@@ -49,6 +50,7 @@ class FakeNode:
         yield FINISH
 
     async def load(self) -> ReportedLoad:
+        self.load_count += 1
         if isinstance(self.report, PenstockError):
             raise self.report
         return self.report
