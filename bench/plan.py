@@ -12,7 +12,8 @@ class Plan:
     `in_flight` is of the flow part, `collection_sizes` (chunks) of the search part. A tokens round sends `prompts_alone`
     prompts one after the other and `prompts_together` at once, for answers of at most `answer_tokens`. `corpora` are folders
     of the embedding part; none: the example corpus. `graph_size` are the chunks of the parts retrieval, ingest and peers,
-    `large_size` of the parts large and bulk, `cluster_size` of the part cluster. `cache` is a folder where what takes long to
+    `large_size` of the parts large and bulk, `cluster_size` of the part cluster, `affinity_passages` the passages that the part
+    affinity asks about. `cache` is a folder where what takes long to
     build is kept for the next run.
     """
 
@@ -28,6 +29,7 @@ class Plan:
     graph_size: int = 100_000
     large_size: int = 1_000_000
     cluster_size: int = 20_000
+    affinity_passages: int = 28
     cache: str = ""
 
 
@@ -45,5 +47,6 @@ PLANS: Final[Mapping[str, Plan]] = {
         graph_size=5_000,
         large_size=20_000,
         cluster_size=4_000,
+        affinity_passages=4,
     ),
 }

@@ -45,12 +45,16 @@ class Delta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """How an answer ended. Tokens are counted by the model's own tokenizer; `reason` is "stop" or "length"."""
+    """How an answer ended. Tokens are counted by the model's own tokenizer; `reason` is "stop" or "length".
+
+    `cached_tokens` are those of the input that the engine found in its prefix cache.
+    """
 
     reason: str
     input_tokens: int
     output_tokens: int
     model: str
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,4 +130,5 @@ def _finish(ended: generation_pb2.GenerateResponse | generation_pb2.StreamGenera
         input_tokens=ended.usage.input_tokens,
         output_tokens=ended.usage.output_tokens,
         model=ended.model.removeprefix("models/"),
+        cached_tokens=ended.usage.cached_tokens,
     )

@@ -37,6 +37,10 @@ class ReplicatedGenerator:
     def __init__(self, replicas: Replicas) -> None:
         self._replicas = replicas
 
+    def call_counts(self) -> dict[str, int]:
+        """Calls that went to each replica that is there, by its address."""
+        return {replica.address: replica.call_count for replica in self._replicas.all()}
+
     async def generate(self, request: GenerateRequest) -> Answer:
         attempts = Attempts(self._replicas, partial(_prefix, request))
         while True:
