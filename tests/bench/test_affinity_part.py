@@ -1,5 +1,7 @@
 """The shape of the affinity part's workload, never its numbers."""
 
+import itertools
+
 from bench.affinity_part import _Answered, _Run, _table
 from bench.affinity_workload import FLOWS, TURNS, workload
 from gateway.replicas.prefixes import Prefix
@@ -13,7 +15,7 @@ def test_questions_share_instructions_and_passages_and_conversations_grow() -> N
     assert all(each.request.system.startswith("mark ") for each in asked)
     talks = [each.request.prompt for each in asked if each.kind == "chat" and "what of 0 and 0" in each.request.prompt]
     assert len(talks) == TURNS
-    for shorter, longer in zip(talks, talks[1:], strict=False):
+    for shorter, longer in itertools.pairwise(talks):
         assert longer.startswith(shorter.removesuffix("User: and then?"))
 
 
