@@ -38,6 +38,7 @@ class Attempts:
         self._replicas = replicas
         self._prefix_of_prompt = prefix
         self._prefix: Prefix | None = None
+        self._tried: set[Replica] = set()
         self._next: Replica | None = None
         self._count = 0
         self._engines_failed = 0
@@ -50,7 +51,6 @@ class Attempts:
 
     async def __aenter__(self) -> ReplicaNode:
         if self._count == 0:
-            self._tried: set[Replica] = set()
             self._next = self._replicas.only() or self._pick()
         if self._next is None:
             raise BackendUnavailable("the generation service cannot be reached: no replica of it is known", retry_after_s=1.0)

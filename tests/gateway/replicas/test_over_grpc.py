@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from gateway.backends import Delta, GenerateRequest
+from gateway.backends import Delta, Finish, GenerateRequest
 from gateway.clients import GrpcGenerator
 from gateway.replicas.generator import ReplicatedGenerator, replicated
 from gateway.replicas.replica import Replica, ReplicaLimits
@@ -52,7 +52,7 @@ class Servicer(generation_pb2_grpc.GenerationServiceServicer):
         yield response(delta=response.Delta(text="one"))
         await self.more.wait()
         yield response(delta=response.Delta(text="two"))
-        yield response(done=response.Done())
+        yield response(done=response.Done(usage=pb.Usage(input_tokens=9, cached_tokens=4)))
 
     async def GetLoad(self, request: Any, context: Any) -> pb.GetLoadResponse:
         return self.load
@@ -126,8 +126,10 @@ async def test_a_draining_replica_finishes_its_streams_and_gets_nothing_new() ->
             assert (await generator.generate(REQUEST)).text == "one two"
         assert (home.servicer.count, other.servicer.count) == (1, 10)
         home.servicer.more.set()
-        first, *_ = [part async for part in stream]
-        assert first == Delta(text="two")
+        more, finish = [part async for part in stream]
+        assert more == Delta(text="two")
+        assert isinstance(finish, Finish)
+        assert (finish.input_tokens, finish.cached_tokens) == (9, 4)
 
 
 async def test_a_replica_that_refuses_before_its_health_is_known_loses_nothing() -> None:
