@@ -13,6 +13,7 @@ import orjson
 from rich.console import Console
 
 from bench import (
+    affinity_part,
     bulk_part,
     cluster_part,
     embedding_part,
@@ -44,6 +45,7 @@ PARTS: Final[Mapping[str, Callable[[Plan, Path, Tell], Awaitable[PartResult]]]] 
     large_part.NAME: large_part.measure,
     bulk_part.NAME: bulk_part.measure,
     quantised_part.NAME: quantised_part.measure,
+    affinity_part.NAME: affinity_part.measure,
 }
 
 BY_DEFAULT: Final = (flow_part.NAME, search_part.NAME, tokens_part.NAME)

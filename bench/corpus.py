@@ -57,6 +57,15 @@ def prompts(count: int, *, skip: int) -> list[str]:
     return [_prompt(asked[2 * at], asked[2 * at + 1], texts) for at in range(skip, skip + count)]
 
 
+def answered_passages(questions_each: int) -> dict[str, list[str]]:
+    """Passages with so many questions that they answer; those with fewer are left out."""
+    by_document: dict[str, list[str]] = {}
+    for line in _lines("questions.jsonl"):
+        by_document.setdefault(line["metadata"]["gold_doc_ids"][0], []).append(line["question"])
+    texts = dict(zip(_ids(), _contents(), strict=True))
+    return {texts[name]: asked[:questions_each] for name, asked in by_document.items() if len(asked) >= questions_each}
+
+
 def _prompt(one: tuple[str, str], other: tuple[str, str], texts: dict[str, str]) -> str:
     (first, question), (second, _) = one, other
     return (

@@ -12,10 +12,11 @@ class Plan:
     `in_flight` is of the flow part, `collection_sizes` (chunks) of the search part. A tokens round sends `prompts_alone`
     prompts one after the other and `prompts_together` at once, for answers of at most `answer_tokens`. `corpora` are folders
     of the embedding part; none: the example corpus. `graph_size` are the chunks of the parts retrieval, ingest and peers,
-    `large_size` of the parts large and bulk, `cluster_size` of the part cluster. `cache` is a folder where what takes long to
-    build is kept for the next run. The serving part asks with so many `streams` at once, `stream_turns` times each, for answers
-    of `stream_tokens`, of the model's checkpoint in this `precision` ("bf16", "w8a8"; with `gpu` also "fp8"). `gpu` means
-    vLLM's defaults for one, and the model "8b" is one of that size with random weights.
+    `large_size` of the parts large and bulk, `cluster_size` of the part cluster, `affinity_passages` the passages that the part
+    affinity asks about. `cache` is a folder where what takes long to build is kept for the next run. The serving part asks with
+    so many `streams` at once, `stream_turns` times each, for answers of `stream_tokens`, of the model's checkpoint in this
+    `precision` ("bf16", "w8a8"; with `gpu` also "fp8"). `gpu` means vLLM's defaults for one, and the model "8b" is one of that
+    size with random weights.
     """
 
     rounds: int = 3
@@ -30,6 +31,7 @@ class Plan:
     graph_size: int = 100_000
     large_size: int = 1_000_000
     cluster_size: int = 20_000
+    affinity_passages: int = 28
     cache: str = ""
     streams: tuple[int, ...] = (1, 8, 32)
     stream_turns: int = 2
@@ -56,5 +58,6 @@ PLANS: Final[Mapping[str, Plan]] = {
         streams=(1, 4),
         stream_turns=1,
         stream_tokens=16,
+        affinity_passages=4,
     ),
 }

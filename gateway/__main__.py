@@ -1,7 +1,7 @@
 """The gateway's process: the only place that names its adapters."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import grpc
@@ -12,14 +12,19 @@ from gateway.clients import GrpcGenerator, GrpcRetriever
 from gateway.compiler import Compiler, RunLimits
 from gateway.flow_cache import FlowCache
 from gateway.flows import Flows
+from gateway.replicas.generator import ReplicatedGenerator, replicated
+from gateway.replicas.replica import ReplicaLimits
+from gateway.replicas.statistics import Statistics
 from gateway.seeding import seed
 from gateway.servicer import FlowServicer, RunServicer
 from gateway.settings import GatewaySettings
 from gateway.store import open_store
 from penstock import identity
+from penstock.addresses import parse_target
 from penstock.channel import open_channel
 from penstock.flow.v1 import flow_pb2_grpc
 from penstock.server import Assembly, Service, run
+from penstock.telemetry import Telemetry
 
 
 @asynccontextmanager
@@ -33,11 +38,11 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings.database_url, settings.data_dir))
         retrieval = await stack.enter_async_context(_channel(settings.retrieval_target, settings, provider))
-        generation = await stack.enter_async_context(_channel(settings.generation_target, settings, provider))
+        generator = await stack.enter_async_context(_generator(settings, assembly.telemetry))
         compiler = Compiler(
             backends=Backends(
                 retriever=GrpcRetriever(retrieval, timeout_s=settings.retrieval_timeout_s),
-                generator=GrpcGenerator(generation, timeout_s=settings.generation_timeout_s),
+                generator=generator,
             ),
             tracer=assembly.telemetry.tracer("gateway"),
             limits=RunLimits(deadline_s=settings.run_deadline_s, events_max=settings.stream_buffer_max),
@@ -57,13 +62,31 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
         yield
 
 
-def _channel(target: str, settings: GatewaySettings, provider: TracerProvider) -> grpc.aio.Channel:
+def _generator(settings: GatewaySettings, telemetry: Telemetry) -> AbstractAsyncContextManager[ReplicatedGenerator]:
+    def connect(address: str) -> GrpcGenerator:
+        # What fails is tried on another replica, and not by gRPC on the same one.
+        channel = _channel(address, settings, telemetry.tracer_provider, retries=False)
+        return GrpcGenerator(channel, timeout_s=settings.generation_timeout_s)
+
+    limits = ReplicaLimits(
+        load_factor=settings.generation_load_factor,
+        tries_max=settings.generation_tries_max,
+        report_interval_s=settings.generation_report_interval_s,
+        close_grace_s=settings.generation_timeout_s,
+    )
+    statistics = Statistics(telemetry.meter("gateway"))
+    return replicated(parse_target(settings.generation_target), connect, limits=limits, statistics=statistics)
+
+
+def _channel(target: str, settings: GatewaySettings, provider: TracerProvider, *, retries: bool = True) -> grpc.aio.Channel:
     return open_channel(
         target,
         tracer_provider=provider,
         message_bytes_max=settings.message_bytes_max,
+        retries=retries,
         api_key=settings.backend_api_key.get_secret_value(),
         principals=lambda: identity.current().principals,
+        tenant=lambda: identity.current().tenant,
     )
 
 

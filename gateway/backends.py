@@ -23,11 +23,16 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
-    """One question to a model. `model` is its name alone, such as "default"; an empty `system` is none."""
+    """One question to a model. `model` is its name alone, such as "default"; an empty `system` is none.
+
+    `session` names a conversation whose prompts begin alike, so that they are answered where its beginning is cached; it is not
+    sent. Empty: none, and the prompt itself tells.
+    """
 
     model: str
     prompt: str
     system: str = ""
+    session: str = ""
     sampling: Sampling = field(default_factory=Sampling)
 
 
@@ -40,12 +45,16 @@ class Delta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
-    """How an answer ended. Tokens are counted by the model's own tokenizer; `reason` is "stop" or "length"."""
+    """How an answer ended. Tokens are counted by the model's own tokenizer; `reason` is "stop" or "length".
+
+    `cached_tokens` are those of the input that the engine found in its prefix cache.
+    """
 
     reason: str
     input_tokens: int
     output_tokens: int
     model: str
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Final
 import grpc
 
 from gateway.backends import Answer, Delta, Finish, GenerateRequest, Sampling
+from gateway.replicas.replica import ReportedLoad
 from gateway.structs import from_struct
 from gateway.values import Document
 from penstock.channel import rpc_errors
@@ -20,6 +21,8 @@ from penstock.wire import from_status
 
 RETRIEVAL: Final = "retrieval"
 GENERATION: Final = "generation"
+LOAD_TIMEOUT_S: Final = 0.5
+"""Time for a replica to say what it works on."""
 
 _REASONS: Final = {generation_pb2.FINISH_REASON_STOP: "stop", generation_pb2.FINISH_REASON_LENGTH: "length"}
 _OPTIONAL: Final = ("max_tokens", "temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty")
@@ -40,9 +43,10 @@ class GrpcRetriever:
 
 
 class GrpcGenerator:
-    """The Generator over a channel. One answer takes at most `timeout_s`, and no more than the caller has left."""
+    """One replica over its channel, which it closes. An answer takes at most `timeout_s`, and what the caller has left."""
 
     def __init__(self, channel: grpc.aio.Channel, *, timeout_s: float) -> None:
+        self._channel = channel
         self._stub = generation_pb2_grpc.GenerationServiceStub(channel)  # type: ignore[no-untyped-call]  # Generated.
         self._timeout_s = timeout_s
 
@@ -71,6 +75,26 @@ class GrpcGenerator:
                         raise from_status(response.error).located(service=GENERATION)
             finally:
                 call.cancel()  # Does nothing to a call that has ended.
+
+    async def load(self) -> ReportedLoad:
+        """What the replica works on."""
+        with rpc_errors(GENERATION):
+            load = await self._stub.GetLoad(generation_pb2.GetLoadRequest(), timeout=LOAD_TIMEOUT_S)
+        return ReportedLoad(
+            running=load.running, waiting=load.waiting, running_max=load.running_max, waiting_max=load.waiting_max
+        )
+
+    async def readiness(self) -> AsyncGenerator[bool, None]:
+        """The channel's own word: it watches the replica's health, and is ready only while that is SERVING."""
+        state = self._channel.get_state(try_to_connect=True)
+        while state is not grpc.ChannelConnectivity.SHUTDOWN:
+            yield state is grpc.ChannelConnectivity.READY
+            await self._channel.wait_for_state_change(state)
+            state = self._channel.get_state(try_to_connect=True)
+
+    async def close(self, grace_s: float | None = None) -> None:
+        """Closes the channel once the calls in flight have ended, or are cancelled after `grace_s` (None: at once)."""
+        await self._channel.close(grace_s)
 
 
 def _document(hit: retrieval_pb2.Hit) -> Document:
@@ -106,4 +130,5 @@ def _finish(ended: generation_pb2.GenerateResponse | generation_pb2.StreamGenera
         input_tokens=ended.usage.input_tokens,
         output_tokens=ended.usage.output_tokens,
         model=ended.model.removeprefix("models/"),
+        cached_tokens=ended.usage.cached_tokens,
     )

@@ -1,11 +1,18 @@
 """The gateway's settings: PENSTOCK_GATEWAY_ and the field's name in capitals."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from penstock.addresses import parse_target
 from penstock.settings import ServiceSettings
+
+
+def _target(text: str) -> str:
+    parse_target(text)
+    return text
 
 
 class GatewaySettings(ServiceSettings):
@@ -16,8 +23,23 @@ class GatewaySettings(ServiceSettings):
     retrieval_target: str = Field(
         default="dns:///localhost:50051", description="The retrieval service, as gRPC names targets: dns:///host:port."
     )
-    generation_target: str = Field(
-        default="dns:///localhost:50052", description="The generation service, as gRPC names targets: dns:///host:port."
+    generation_target: Annotated[str, AfterValidator(_target)] = Field(
+        default="dns:///localhost:50052",
+        description="The generation service: dns:///host:port, where the name has an address for each replica (a headless "
+        "Service), or the replicas' addresses with commas between them.",
+    )
+    generation_load_factor: float = Field(
+        default=1.25,
+        ge=1,
+        le=100,
+        description="A prompt goes to the replica that has its beginning cached while that has at most this times the average "
+        "load. Larger: more cache hits, and longer waits behind them.",
+    )
+    generation_tries_max: int = Field(
+        default=3, ge=1, le=10, description="Replicas that are tried for an answer that has not begun when one is unavailable."
+    )
+    generation_report_interval_s: float = Field(
+        default=1.0, gt=0, le=60, description="Time between two questions to each of several replicas for what it works on."
     )
     backend_api_key: SecretStr = Field(
         default=SecretStr(""), description="API key that is shown to the other services. Empty: none."

@@ -3,7 +3,7 @@
     gather -> every slot at once -> answers, or why there are none -> one ranking a query
 
 The own slot is asked directly (own_slot.py); the others in batches (remote_slot.py, batches.py), with hedges and retries
-(race.py) over the replicas that are there (discovery.py, replicas.py).
+(race.py) over the replicas that are there (penstock/discovery.py, replicas.py).
 """
 
 import asyncio
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from opentelemetry.trace import Span, Tracer, get_current_span
 
 from penstock.deadline import within
+from penstock.discovery import Discovery, Resolve, resolve_by_dns
 from penstock.errors import PenstockError
 from retrieval_svc.cluster.collecting import AWAITED_WRITE, EARLIER_WRITES, MISSING, collect, failure_of, time_left_s
-from retrieval_svc.cluster.discovery import Discovery, Resolve, resolve_by_dns
 from retrieval_svc.cluster.limits import ClusterLimits
 from retrieval_svc.cluster.merging import merge_answers
 from retrieval_svc.cluster.own_slot import OwnSlot
@@ -86,7 +86,7 @@ class Coordinator:
         }
         self._own = OwnSlot(node, self._remote[topology.own_slot])
         self._slots: dict[int, Slot] = {**self._remote, topology.own_slot: self._own}
-        self._discovery = Discovery(topology, self._update, resolve=resolve, own=own_addresses)
+        self._discovery = Discovery(topology.addresses, self._update, kind="slot", resolve=resolve, own=own_addresses)
         self._discovering: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
 from penstock.errors import DeadlineExceeded, PenstockError, Unavailable
+from penstock.probation import Probation
 from retrieval_svc.cluster.limits import ClusterLimits
 from retrieval_svc.cluster.shard_node import ShardNode
 from retrieval_svc.cluster.statistics import Event, Statistics
@@ -43,9 +44,7 @@ class Replica:
         self.node = node
         self.outstanding = 0
         self.call_count = 0
-        self.aside_until = 0.0
-        self._aside_since = 0.0
-        self._aside_s = 0.0
+        self.probation = Probation()
         self._losses = 0
         self._latency_s = 0.0
         self._measured_at = 0.0
@@ -60,11 +59,11 @@ class Replica:
 
     def is_aside(self, now: float) -> bool:
         """Whether it is to be left alone; while it is on probation, one call at a time is let through."""
-        return now < self.aside_until or (self._aside_s > 0 and self.outstanding > 0)
+        return self.probation.is_aside(now, is_busy=self.outstanding > 0)
 
     def is_on_probation(self, now: float) -> bool:
         """Whether its time aside is over and nobody has tried it yet."""
-        return self._aside_s > 0 and not self.is_aside(now)
+        return self.probation.is_due(now) and not self.is_aside(now)
 
     def called(self) -> None:
         """A call goes out to it."""
@@ -79,7 +78,7 @@ class Replica:
         """It answered: whatever was held against it is forgotten."""
         self.observe(seconds)
         self._losses = 0
-        self._aside_s = self.aside_until = 0.0
+        self.probation.end()
 
     def observe(self, seconds: float) -> None:
         """Takes a latency into the average, or how long nothing came."""
@@ -90,15 +89,6 @@ class Replica:
         """Another replica was faster. Whether that has happened so often in a row that it counts as a failure."""
         self._losses += 1
         return self._losses >= _LOSSES_MAX
-
-    def put_aside(self, began: float, *, at_least_s: float, at_most_s: float) -> bool:
-        """Leaves it alone from now on; twice as long as the last time. Not again for calls that began before that."""
-        if began < self._aside_since:
-            return False
-        self._aside_since = time.monotonic()
-        self._aside_s = min(at_most_s, max(at_least_s, 2 * self._aside_s))
-        self.aside_until = self._aside_since + self._aside_s
-        return True
 
 
 class Replicas:
@@ -132,7 +122,7 @@ class Replicas:
                     return replica
         usable = [replica for replica in left if not replica.is_aside(now)]
         if not usable:
-            return min(left, key=lambda replica: replica.aside_until)
+            return min(left, key=lambda replica: replica.probation.aside_until)
         return min(usable, key=lambda replica: replica.load(now))
 
     def failed(self, replica: Replica, error: PenstockError, began: float, *, waits: bool) -> None:
@@ -153,7 +143,7 @@ class Replicas:
 
     def _put_aside(self, replica: Replica, began: float, reason: str) -> None:
         limits = self._limits
-        if replica.put_aside(began, at_least_s=limits.aside_min_s, at_most_s=limits.aside_max_s):
-            seconds = replica.aside_until - time.monotonic()
+        if replica.probation.put_aside(began, at_least_s=limits.aside_min_s, at_most_s=limits.aside_max_s):
+            seconds = replica.probation.aside_until - time.monotonic()
             log.warning("replica %s is put aside for %.1f s: %s", replica.address, seconds, reason)
             self._statistics.happened(Event.EJECTION)

@@ -4,24 +4,10 @@ The cluster has S slots. Shard s of the collection with number u lies on slot (u
 spread over the slots too. Every node of a slot (its replicas) holds all of the slot's shards.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
-_ADDRESS: Final = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^\s\[\]:|,]+):(?P<port>\d{1,5})")
-_PORT_MAX: Final = 65_535
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where a replica, or all replicas behind one name, are reached. `host` is a name or an IP address without brackets."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+from penstock.addresses import Address, parse_address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +56,6 @@ def parse_topology(text: str, *, own_slot: int = 0, slot_count: int = 1) -> Topo
             raise ValueError(f"slot {slot} has no replicas; only the place of this node's own slot ({own_slot}) may be empty")
     _check_distinct(addresses)
     return Topology(own_slot=own_slot, slot_count=slot_count, addresses=addresses)
-
-
-def parse_address(text: str) -> Address:
-    """Reads "host:port", "[::1]:port" for IPv6. Raises ValueError."""
-    match = _ADDRESS.fullmatch(text.strip())
-    if match is None or not 1 <= int(match["port"]) <= _PORT_MAX:
-        raise ValueError(f'{text.strip()!r} is not "host:port" with a port from 1 to {_PORT_MAX}')
-    return Address(host=match["host"].strip("[]"), port=int(match["port"]))
 
 
 def _parse_slot(place: str, slot: int) -> tuple[Address, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from opentelemetry.trace import NoOpTracerProvider, TracerProvider
 
+from penstock.discovery import Resolve, resolve_by_dns
 from penstock.dispatcher import Dispatcher
 from penstock.grpc_front import grpc_server
 from penstock.health import Health
@@ -15,7 +16,6 @@ from penstock.interceptors import Admission, Deadline, ErrorBoundary, Tracing
 from penstock.retrieval.v1.shard_pb2_grpc import add_ShardServiceServicer_to_server
 from penstock.settings import ServiceSettings
 from retrieval_svc.cluster.coordinator import Coordinator
-from retrieval_svc.cluster.discovery import Resolve, resolve_by_dns
 from retrieval_svc.cluster.limits import ClusterLimits
 from retrieval_svc.cluster.remote_node import RemoteNode
 from retrieval_svc.cluster.servicer import ShardServicer

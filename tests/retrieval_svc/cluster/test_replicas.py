@@ -75,25 +75,14 @@ def test_losing_three_hedges_in_a_row_is_a_failure_and_an_answer_clears_it() -> 
     assert replica.is_aside(time.monotonic())
 
 
-def test_each_failure_doubles_the_time_aside_but_calls_that_began_before_it_count_once() -> None:
-    replica = Replica("a:1", IdleNode({}))
-    began = time.monotonic()
-    times = []
-    for _ in range(4):
-        assert replica.put_aside(time.monotonic(), at_least_s=10, at_most_s=60)
-        assert not replica.put_aside(began, at_least_s=10, at_most_s=60)
-        times.append(round(replica.aside_until - time.monotonic()))
-    assert times == [10, 20, 40, 60]
-
-
 def test_one_put_aside_is_asked_only_where_there_is_no_other_and_then_on_probation_one_call_at_a_time() -> None:
     slots = replicas("a:1", "b:1")
     bad = pick(slots)
-    bad.put_aside(time.monotonic(), at_least_s=10, at_most_s=60)
+    bad.probation.put_aside(time.monotonic(), at_least_s=10, at_most_s=60)
     good = pick(slots)
     assert good is not bad
     assert pick(slots, good) is bad
-    bad.aside_until = time.monotonic()
+    bad.probation.aside_until = time.monotonic()
     assert pick(slots) is bad, "its time is over: one call finds out"
     bad.called()
     assert pick(slots) is good
