@@ -71,6 +71,7 @@ ENGINES: Final[dict[str, Callable[[GenerationSettings, OnDeath], Awaitable[Engin
 async def assemble(assembly: Assembly) -> AsyncIterator[None]:
     """Loads the model, mounts the servicer, and closes the engine after the drain."""
     settings: GenerationSettings = assembly.settings
+    _check_room(settings)
     began = time.monotonic()
     log.info("%s loads %s", settings.engine, settings.model)
     engine = await ENGINES[settings.engine](settings, assembly.stop)
@@ -99,6 +100,17 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
         yield
     finally:
         await engine.close()
+
+
+def _check_room(settings: GenerationSettings) -> None:
+    """Who may wait for the engine must get as far as the queue, where tenants share and priorities count."""
+    places = settings.running_max + settings.waiting_max
+    if settings.concurrency_max < places:
+        message = (
+            f"PENSTOCK_GENERATION_CONCURRENCY_MAX is {settings.concurrency_max}, but {settings.running_max} requests may run "
+            f"and {settings.waiting_max} wait: set it to {places} or more, or RUNNING_MAX and WAITING_MAX lower"
+        )
+        raise FailedPrecondition(message)
 
 
 SERVICE: Final = Service(

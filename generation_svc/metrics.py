@@ -2,7 +2,7 @@
 
 Names that begin with gen_ai are OpenTelemetry's for a model's server, the others ours. An autoscaler goes by
 penstock.generation.requests (state waiting, and running beside the limit) or by penstock.generation.queue.duration; see
-deploy/README.md.
+deploy/generation.md.
 """
 
 from collections.abc import Callable, Iterable

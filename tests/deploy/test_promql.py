@@ -57,7 +57,7 @@ Check = Callable[[Series, dict[str, Any]], None]
 @pytest.fixture
 def check(tool, tmp_path) -> Check:
     """Asserts what an expression is at a minute: {"expr", "eval_time", "exp_samples"}."""
-    promtool = tool("promtool", "apt install prometheus", optional=True)
+    promtool = tool("promtool", "apt install prometheus")
 
     def run(series: Series, expected: dict[str, Any]) -> None:
         written = [{"series": name, "values": values} for name, values in series.items()]
@@ -86,7 +86,7 @@ def fires(check) -> Callable[..., None]:
 
 
 def test_the_rules_and_their_templates_are_right(tool):
-    promtool = tool("promtool", "apt install prometheus", optional=True)
+    promtool = tool("promtool", "apt install prometheus")
     done = subprocess.run([promtool, "check", "rules", RULES], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

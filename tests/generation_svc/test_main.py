@@ -49,3 +49,11 @@ def test_settings_come_from_the_environment_by_their_names(monkeypatch: pytest.M
     settings = GenerationSettings()
     assert settings.engine == "openai"
     assert "sk-secret" not in repr(settings)
+
+
+async def test_whoever_may_wait_must_be_let_in_to_wait() -> None:
+    from generation_svc.__main__ import _check_room
+
+    with pytest.raises(FailedPrecondition, match="set it to 96 or more"):
+        _check_room(GenerationSettings(concurrency_max=95, running_max=32, waiting_max=64))
+    _check_room(GenerationSettings(concurrency_max=96, running_max=32, waiting_max=64))
