@@ -23,6 +23,7 @@ from bench import (
     peers_part,
     retrieval_part,
     search_part,
+    serving_part,
     tokens_part,
 )
 from bench.plan import PLANS, Plan
@@ -33,6 +34,7 @@ PARTS: Final[Mapping[str, Callable[[Plan, Path, Tell], Awaitable[PartResult]]]] 
     flow_part.NAME: flow_part.measure,
     search_part.NAME: search_part.measure,
     tokens_part.NAME: tokens_part.measure,
+    serving_part.NAME: serving_part.measure,
     embedding_part.NAME: embedding_part.measure,
     retrieval_part.NAME: retrieval_part.measure,
     ingest_part.NAME: ingest_part.measure,
@@ -62,6 +64,9 @@ _WIDTH_OF_FILES: Final = 180
 )
 @click.option("--graph-size", type=click.IntRange(100, 5_000_000), help="Chunks of the parts retrieval, ingest and peers.")
 @click.option("--large-size", type=click.IntRange(1000, 50_000_000), help="Chunks of the parts large and bulk.")
+@click.option("--precision", type=click.Choice(("bf16", "w8a8", "fp8")), help="Of the model of the part serving.")
+@click.option("--model", type=click.Choice(("small", "8b")), help="Of that part: 8b has random weights and wants a GPU.")
+@click.option("--gpu", is_flag=True, help="That part runs on a GPU: vLLM's defaults for one.")
 @click.option("--cache", type=click.Path(file_okay=False), help="Keep what takes long to build here, for the next run.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every sample to this file.")
 @click.option("--markdown", "markdown_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables to it.")
@@ -76,6 +81,9 @@ def main(
     corpora: Sequence[str],
     graph_size: int | None,
     large_size: int | None,
+    precision: str | None,
+    model: str | None,
+    gpu: bool,
     cache: str | None,
     json_file: Path | None,
     markdown_file: Path | None,
@@ -89,6 +97,9 @@ def main(
         "corpora": tuple(corpora),
         "graph_size": graph_size,
         "large_size": large_size,
+        "precision": precision,
+        "model": model,
+        "gpu": gpu,
         "cache": cache and str(Path(cache).absolute()),
     }
     plan = replace(PLANS["quick" if quick else "full"], **{name: value for name, value in asked.items() if value})

@@ -17,12 +17,16 @@ _PAUSE_AFTER_FAULT_S: Final = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What came back. `fault` is empty when all went well; `first_at` is when the first event of a stream came, else 0."""
+    """What came back. `fault` is empty when all went well; `first_at` is when the first event of a stream came, else 0.
+
+    `engine_first_s` is how long the engine itself took to its first token, where the answer says so.
+    """
 
     fault: str = ""
     first_at: float = 0.0
     events: int = 0
     output_tokens: int = 0
+    engine_first_s: float = 0.0
 
 
 class Caller(Protocol):
@@ -49,7 +53,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One measured window. Times to the first event are 0 where there are none; `cpu_s` is by group of processes."""
+    """One measured window. Times to the first event are 0 where there are none; `cpu_s` is by group of processes.
+
+    `added` is the time to the first event beyond what the engine took by its own account.
+    """
 
     requests: int
     errors: int
@@ -63,6 +70,8 @@ class Sample:
     output_tokens: int
     cpu_s: Mapping[str, float]
     other_cores: float
+    added_p50_ms: float = 0.0
+    added_p99_ms: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -144,6 +153,9 @@ class _Loop:
         used = self._meter.read().since(self._begun)
         took = [1000 * (ended - began) for began, ended, _ in self._answered]
         first = [1000 * (reply.first_at - began) for began, _, reply in self._answered if reply.first_at]
+        added = [
+            1000 * (reply.first_at - began - reply.engine_first_s) for began, _, reply in self._answered if reply.engine_first_s
+        ]
         return Sample(
             requests=len(took),
             errors=self._faults.total(),
@@ -157,6 +169,8 @@ class _Loop:
             output_tokens=sum(reply.output_tokens for _, _, reply in self._answered),
             cpu_s=used.cpu_s,
             other_cores=used.other_cores(),
+            added_p50_ms=percentile(added, 50),
+            added_p99_ms=percentile(added, 99),
         )
 
 

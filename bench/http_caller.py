@@ -23,6 +23,7 @@ class Dialect:
 
 DIALECTS: Final[Mapping[str, Dialect]] = {
     "penstock": Dialect(event=b"event: token", output_tokens=re.compile(rb'"output_tokens":\s*(\d+)')),
+    "completions": Dialect(event=b'"text"', output_tokens=re.compile(rb'"completion_tokens":\s*(\d+)')),
     "openai": Dialect(event=b'"delta"', output_tokens=re.compile(rb'"completion_tokens":\s*(\d+)')),
 }
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +13,9 @@ class Plan:
     prompts one after the other and `prompts_together` at once, for answers of at most `answer_tokens`. `corpora` are folders
     of the embedding part; none: the example corpus. `graph_size` are the chunks of the parts retrieval, ingest and peers,
     `large_size` of the parts large and bulk, `cluster_size` of the part cluster. `cache` is a folder where what takes long to
-    build is kept for the next run.
+    build is kept for the next run. The serving part asks with so many `streams` at once, `stream_turns` times each, for answers
+    of `stream_tokens`, of the model's checkpoint in this `precision` ("bf16", "w8a8"; with `gpu` also "fp8"). `gpu` means
+    vLLM's defaults for one, and the model "8b" is one of that size with random weights.
     """
 
     rounds: int = 3
@@ -29,6 +31,12 @@ class Plan:
     large_size: int = 1_000_000
     cluster_size: int = 20_000
     cache: str = ""
+    streams: tuple[int, ...] = (1, 8, 32)
+    stream_turns: int = 2
+    stream_tokens: int = 64
+    precision: str = "w8a8"
+    model: Literal["small", "8b"] = "small"
+    gpu: bool = False
 
 
 PLANS: Final[Mapping[str, Plan]] = {
@@ -45,5 +53,8 @@ PLANS: Final[Mapping[str, Plan]] = {
         graph_size=5_000,
         large_size=20_000,
         cluster_size=4_000,
+        streams=(1, 4),
+        stream_turns=1,
+        stream_tokens=16,
     ),
 }

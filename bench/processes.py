@@ -4,8 +4,9 @@ import asyncio
 import base64
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ from penstock.cli.local import LocalStack
 
 _LINE_BYTES_MAX: Final = 64 * 2**20
 _LEAVE_S: Final = 15.0
+_START_S: Final = 600.0
+"""vLLM takes a minute to load a small model, and several where others use the cores too."""
 
 
 class WorkerFailed(Exception):
@@ -52,9 +55,11 @@ class Worker:
 
 
 @asynccontextmanager
-async def worker(role: str, folder: Path, environment: Mapping[str, str] | None = None) -> AsyncIterator[Worker]:
-    """A worker of a role: load, faiss, embedder, embedding or engine."""
-    async with _process(["bench.worker", role], folder / f"{role}.log", environment or {}) as process:
+async def worker(
+    role: str, folder: Path, environment: Mapping[str, str] | None = None, *, python: Path | None = None
+) -> AsyncIterator[Worker]:
+    """A worker of a role: load, faiss, embedder, embedding, engine or vllm; in another environment by its interpreter."""
+    async with _process(["bench.worker", role], folder / f"{role}.log", environment or {}, python=python) as process:
         yield Worker(process)
 
 
@@ -87,6 +92,38 @@ async def services(folder: Path, names: Sequence[str], environment: Mapping[str,
         yield stack
     finally:
         await stack.stop()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A server that is ready: its process, and where it listens."""
+
+    pid: int
+    address: str
+
+
+@asynccontextmanager
+async def started(
+    command: Sequence[str], log: Path, environment: Mapping[str, str], address: Callable[[], str]
+) -> AsyncIterator[Running]:
+    """A server, once `address` says where it listens; it leaves by SIGTERM. Raises WorkerFailed when it does not come up."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *command, env=os.environ | dict(environment), stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        async with asyncio.timeout(_START_S):
+            while not (found := address()):
+                if process.returncode is not None:
+                    said = await asyncio.to_thread(log.read_text)
+                    raise WorkerFailed(f"{command[2]} left with {process.returncode}:\n{said[-4000:]}")
+                await asyncio.sleep(0.2)
+        yield Running(pid=process.pid, address=found)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await _ended(process)
 
 
 def pids(stack: LocalStack) -> dict[str, list[int]]:
@@ -125,6 +162,10 @@ async def _process(
 async def _leave(process: asyncio.subprocess.Process) -> None:
     if process.stdin is not None:
         process.stdin.close()  # The end of its input is a worker's sign to leave.
+    await _ended(process)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
     try:
         await asyncio.wait_for(process.wait(), _LEAVE_S)
     except TimeoutError:

@@ -21,11 +21,12 @@ import uvloop
 
 from bench.answering import Tasks, answer_tasks
 from bench.closed_loop import Caller, Load, drive
+from bench.generate_caller import GenerateCaller
 from bench.grpc_caller import GrpcCaller
 from bench.http_caller import HttpCaller
 from bench.meter import Meter
 
-_CALLERS: Final[Mapping[str, Callable[..., Caller]]] = {"http": HttpCaller, "grpc": GrpcCaller}
+_CALLERS: Final[Mapping[str, Callable[..., Caller]]] = {"http": HttpCaller, "grpc": GrpcCaller, "generate": GenerateCaller}
 
 
 async def run_load(
@@ -62,6 +63,12 @@ def _embedding_role() -> AbstractAsyncContextManager[Tasks]:
     return serving()
 
 
+def _vllm_role() -> AbstractAsyncContextManager[Tasks]:
+    from bench.vllm_reference import serving  # noqa: PLC0415  # In vLLM's environment.
+
+    return serving()
+
+
 def _engine_role() -> AbstractAsyncContextManager[Tasks]:
     from bench.engine_reference import serving  # noqa: PLC0415
 
@@ -74,6 +81,7 @@ _ROLES: Final[Mapping[str, Callable[[], AbstractAsyncContextManager[Tasks]]]] = 
     "embedder": _embedder_role,
     "embedding": _embedding_role,
     "engine": _engine_role,
+    "vllm": _vllm_role,
 }
 
 

@@ -10,6 +10,7 @@ from generation_svc.admission import Admission
 from generation_svc.coalescing import Coalescing
 from generation_svc.engine import Engine
 from generation_svc.generation import Generation
+from generation_svc.metrics import GenerationMetrics
 from generation_svc.servicer import GenerationServicer
 from generation_svc.settings import GenerationSettings
 from penstock.errors import FailedPrecondition
@@ -77,12 +78,22 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
         model = engine.models()[0]
         facts = f"window {model.context_window or 'unknown'}, {model.precision or 'precision unknown'}"
         log.info("models/%s is loaded after %.1f s: %s", model.name, time.monotonic() - began, facts)
+        admission = Admission(running_max=settings.running_max, waiting_max=settings.waiting_max)
+        metrics = GenerationMetrics(assembly.telemetry.meter("generation"), assembly.telemetry.histograms)
+        metrics.watch(admission, engine)
         generation = Generation(
             engine=engine,
-            admission=Admission(running_max=settings.running_max, waiting_max=settings.waiting_max),
-            coalescing=Coalescing(tokens_max=settings.coalesce_tokens_max, delay_max_s=settings.coalesce_ms_max / 1000),
+            admission=admission,
+            coalescing=Coalescing(
+                tokens_max=settings.coalesce_tokens_max,
+                delay_max_s=settings.coalesce_ms_max / 1000,
+                unread_tokens_max=settings.unread_tokens_max,
+                unread_max_s=settings.unread_max_s,
+            ),
             tracer=assembly.telemetry.tracer("generation"),
+            metrics=metrics,
             capture_content=assembly.telemetry.capture_content,
+            cache_per_tenant=settings.cache_per_tenant,
         )
         add_GenerationServiceServicer_to_server(GenerationServicer(generation), assembly.dispatcher)  # type: ignore[no-untyped-call]  # Generated without types.
         yield
@@ -95,7 +106,15 @@ SERVICE: Final = Service(
     rpc_services=("penstock.generation.v1.GenerationService",),
     settings=GenerationSettings,
     assemble=assemble,
-    scopes={"Generate": "read", "StreamGenerate": "read", "ListModels": "read", "GetModel": "read"},
+    scopes={
+        "Generate": "read",
+        "StreamGenerate": "read",
+        "ListModels": "read",
+        "GetModel": "read",
+        "GetLoad": "read",
+        "Embed": "read",
+        "Rerank": "read",
+    },
 )
 
 if __name__ == "__main__":

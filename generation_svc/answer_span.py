@@ -12,15 +12,13 @@ answer that was cut short has those that it reached.
 import asyncio
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Self
 
 from opentelemetry import propagate, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
-from generation_svc.engine import Delta, Finished, GenerationRequest, ModelInfo, Sampling, Timings
+from generation_svc.engine import Delta, Finished, GenerationRequest, ModelInfo, Sampling
+from generation_svc.watch import Watch
 from penstock import semconv
 from penstock.errors import Code, PenstockError
 
@@ -28,34 +26,18 @@ _CALLERS_FAULT = {Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.RESOURCE_EXHAUSTED
 
 
 class AnswerSpan:
-    """Watches one answer: tell it of every part, and of the moment at which the engine got the request."""
+    """The span of one answer. Not made current: what it spans yields to other code in between."""
 
     def __init__(self, tracer: Tracer, request: GenerationRequest, model: ModelInfo, *, capture_content: bool) -> None:
         operation = "chat" if request.messages else "text_completion"
         self._tracer = tracer
         self._span = tracer.start_span(f"{operation} {model.name}", kind=SpanKind.INTERNAL)
         self._context = trace.set_span_in_context(self._span)
-        self._texts: list[str] | None = [] if capture_content and self._span.is_recording() else None
-        self._arrived_ns = time.time_ns()
-        self._scheduled_ns = 0
-        self._first_ns = 0
+        self._texts: dict[int, list[str]] | None = {} if capture_content and self._span.is_recording() else None
         if self._span.is_recording():
             self._span.set_attributes(_request_attributes(operation, request, model))
         if self._texts is not None:
             self._span.set_attribute(semconv.GEN_AI_INPUT_MESSAGES, _input_content(request))
-
-    @classmethod
-    @contextmanager
-    def around(cls, tracer: Tracer, request: GenerationRequest, model: ModelInfo, *, capture_content: bool) -> Iterator[Self]:
-        """The span of whatever the block does. Not made current: the block yields to other code in between."""
-        span = cls(tracer, request, model, capture_content=capture_content)
-        try:
-            yield span
-        except BaseException as error:
-            span._fail(error)
-            raise
-        finally:
-            span._end()
 
     def trace_headers(self) -> dict[str, str]:
         """W3C trace context for what the engine calls on our behalf."""
@@ -63,37 +45,20 @@ class AnswerSpan:
         propagate.inject(headers, self._context)
         return headers
 
-    def admitted(self) -> None:
-        """The engine has the request."""
-        self._scheduled_ns = time.time_ns()
-
     def saw(self, part: Delta | Finished) -> None:
         """A part of the answer has come."""
-        if isinstance(part, Finished):
-            self._finish(part)
-            return
-        if not self._first_ns:
-            self._first_ns = time.time_ns()
-            seconds = (self._first_ns - self._arrived_ns) / 1e9
-            self._span.set_attribute(semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, seconds)
-        if self._texts is not None:
-            self._texts.append(part.text)
+        if self._texts is not None and isinstance(part, Delta):
+            self._texts.setdefault(part.index, []).append(part.text)
 
-    def _finish(self, finished: Finished) -> None:
-        if finished.timings is not None:
-            self._take_timings(finished.timings)
-        self._span.set_attributes(
-            {
-                semconv.GEN_AI_RESPONSE_FINISH_REASONS: (finished.finish_reason.value,),
-                semconv.GEN_AI_USAGE_INPUT_TOKENS: finished.usage.input_tokens,
-                semconv.GEN_AI_USAGE_OUTPUT_TOKENS: finished.usage.output_tokens,
-                semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: finished.usage.cached_tokens,
-            }
-        )
-
-    def _take_timings(self, timings: Timings) -> None:
-        self._scheduled_ns = timings.scheduled_ns
-        self._first_ns = timings.first_token_ns
+    def end(self, watch: Watch, error: BaseException | None) -> None:
+        """The answer has ended, however it did."""
+        now = time.time_ns()
+        if self._span.is_recording():
+            if error is not None:
+                self._fail(error)
+            self._tell(watch)
+            self._tell_children(watch, now)
+        self._span.end(now)
 
     def _fail(self, error: BaseException) -> None:
         if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
@@ -105,17 +70,30 @@ class AnswerSpan:
             self._span.set_attribute(semconv.ERROR_TYPE, reason)
             self._span.set_status(Status(StatusCode.ERROR))
 
-    def _end(self) -> None:
-        now = time.time_ns()
+    def _tell(self, watch: Watch) -> None:
+        if watch.first_ns:
+            seconds = watch.seconds_to(watch.first_ns)
+            self._span.set_attribute(semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, seconds)
         if self._texts is not None:
-            self._span.set_attribute(semconv.GEN_AI_OUTPUT_MESSAGES, _content("assistant", "".join(self._texts)))
-        if self._span.is_recording():
-            self._child("queue", self._arrived_ns, self._scheduled_ns or now)
-            if self._scheduled_ns:
-                self._child("prefill", self._scheduled_ns, self._first_ns or now)
-            if self._first_ns:
-                self._child("decode", self._first_ns, now)
-        self._span.end(now)
+            answers = [_turn("assistant", "".join(texts)) for _, texts in sorted(self._texts.items())]
+            self._span.set_attribute(semconv.GEN_AI_OUTPUT_MESSAGES, json.dumps(answers, ensure_ascii=False))
+        if (finished := watch.finished) is not None:
+            reasons = (finished, *finished.alternatives)
+            self._span.set_attributes(
+                {
+                    semconv.GEN_AI_RESPONSE_FINISH_REASONS: tuple(each.finish_reason.value for each in reasons),
+                    semconv.GEN_AI_USAGE_INPUT_TOKENS: finished.usage.input_tokens,
+                    semconv.GEN_AI_USAGE_OUTPUT_TOKENS: finished.usage.output_tokens,
+                    semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: finished.usage.cached_tokens,
+                }
+            )
+
+    def _tell_children(self, watch: Watch, now: int) -> None:
+        self._child("queue", watch.arrived_ns, watch.scheduled_ns or now)
+        if watch.scheduled_ns:
+            self._child("prefill", watch.scheduled_ns, watch.first_ns or now)
+        if watch.first_ns:
+            self._child("decode", watch.first_ns, watch.last_ns or now)
 
     def _child(self, name: str, start_ns: int, end_ns: int) -> None:
         # Clocks of two processes may differ by a little; a child never ends before it starts.
@@ -130,6 +108,10 @@ def _request_attributes(operation: str, request: GenerationRequest, model: Model
         semconv.GEN_AI_REQUEST_MODEL: model.name,
         semconv.GEN_AI_RESPONSE_MODEL: model.name,
     }
+    if request.n > 1:
+        attributes[semconv.GEN_AI_REQUEST_CHOICE_COUNT] = request.n
+    if request.adapter:
+        attributes[semconv.PENSTOCK_ADAPTER] = request.adapter
     return attributes | _sampling_attributes(request.sampling)
 
 
@@ -140,6 +122,8 @@ def _sampling_attributes(sampling: Sampling) -> dict[str, AttributeValue]:
         semconv.GEN_AI_REQUEST_TOP_P: sampling.top_p,
         semconv.GEN_AI_REQUEST_TOP_K: sampling.top_k,
         semconv.GEN_AI_REQUEST_SEED: sampling.seed,
+        semconv.GEN_AI_REQUEST_PRESENCE_PENALTY: sampling.presence_penalty,
+        semconv.GEN_AI_REQUEST_FREQUENCY_PENALTY: sampling.frequency_penalty,
         semconv.GEN_AI_REQUEST_STOP_SEQUENCES: sampling.stop or None,
     }
     return {name: value for name, value in given.items() if value is not None}

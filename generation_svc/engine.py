@@ -154,13 +154,14 @@ class Usage:
 class Timings:
     """When the engine began to work on a request, gave its first token and its last. Unix time in nanoseconds.
 
-    `arrived_ns`, when the service got it, is added by the core.
+    `arrived_ns`, when the service got it, and `admitted_ns`, when the engine got it, are added by the core.
     """
 
     scheduled_ns: int
     first_token_ns: int
     last_token_ns: int
     arrived_ns: int = 0
+    admitted_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,33 +1,49 @@
 """The service's core: what stands between a caller and an engine.
 
-    check -> resolve the model -> admit -> engine -> coalesce
+    check -> resolve the model -> admit -> engine (several times for several answers) -> coalesce
 
 Each step is a room of its own; this one puts them in order, under one span. The caller's deadline and departure arrive as a
 cancellation, which closes the engine's iterator and so frees its slot.
 """
 
+import hashlib
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from opentelemetry.trace import Tracer
 
+from generation_svc import features
 from generation_svc.admission import Admission
 from generation_svc.answer_span import AnswerSpan
 from generation_svc.coalescing import Coalescing, coalesce
-from generation_svc.engine import Answer, Engine, Finished, GenerationRequest, ModelInfo
+from generation_svc.engine import Answer, Engine, Feature, Finished, GenerationRequest, Load, ModelInfo, TokenLogprob
+from generation_svc.metrics import GenerationMetrics
+from generation_svc.several import several
 from generation_svc.validation import check
+from generation_svc.watch import Watch
 from penstock.errors import EngineFailed, Internal, InvalidArgument, ModelNotFound
 
 MODEL_PREFIX: Final = "models/"
 DEFAULT_MODEL: Final = "default"
 
 
+@dataclass(slots=True, kw_only=True)
+class Text:
+    """The text of one answer as it was put together, and its tokens where their log probabilities were asked for."""
+
+    pieces: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return "".join(self.pieces)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholeAnswer:
-    """An answer that was waited for."""
+    """What was waited for: the texts of all answers, the first of which `finished` speaks of."""
 
-    text: str
+    texts: tuple[Text, ...]
     finished: Finished
 
 
@@ -35,17 +51,31 @@ class Generation:
     """Answers requests with one engine. Raises PenstockError only, and asyncio's CancelledError."""
 
     def __init__(
-        self, *, engine: Engine, admission: Admission, coalescing: Coalescing, tracer: Tracer, capture_content: bool = False
+        self,
+        *,
+        engine: Engine,
+        admission: Admission,
+        coalescing: Coalescing,
+        tracer: Tracer,
+        metrics: GenerationMetrics,
+        capture_content: bool = False,
+        cache_per_tenant: bool = True,
     ) -> None:
         self._engine = engine
-        self._admission = admission
+        self.admission = admission
         self._coalescing = coalescing
         self._tracer = tracer
+        self._metrics = metrics
         self._capture_content = capture_content
+        self._cache_per_tenant = cache_per_tenant
 
     def models(self) -> tuple[ModelInfo, ...]:
         """What is served; the first is "models/default"."""
         return self._engine.models()
+
+    def load(self) -> Load:
+        """What the engine works on."""
+        return self._engine.load()
 
     def find_model(self, name: str) -> ModelInfo:
         """The model of a resource name. Raises InvalidArgument for what is no such name, ModelNotFound for no such model."""
@@ -64,34 +94,59 @@ class Generation:
         raise ModelNotFound(message, metadata={"model": name, "served": names})
 
     async def whole(self, model: ModelInfo, request: GenerationRequest) -> WholeAnswer:
-        """An answer, when it is complete."""
-        texts: list[str] = []
+        """The answers, when they are complete."""
+        texts = tuple(Text() for _ in range(max(1, request.n)))
         finished: Finished | None = None
         async with aclosing(self._answer(model, replace(request, streamed=False))) as parts:
             async for part in parts:
                 if isinstance(part, Finished):
                     finished = part
                 else:
-                    texts.append(part.text)
+                    texts[part.index].pieces.append(part.text)
+                    texts[part.index].logprobs += part.logprobs
         if finished is None:
             raise Internal("an engine ended an answer without saying that it had finished")
-        return WholeAnswer(text="".join(texts), finished=finished)
+        return WholeAnswer(texts=texts, finished=finished)
 
     async def stream(self, model: ModelInfo, request: GenerationRequest) -> Answer:
-        """An answer as it is made: deltas, coalesced, and at last Finished."""
+        """The answers as they are made: deltas, coalesced, and at last Finished."""
         async with aclosing(coalesce(self._answer(model, request), self._coalescing)) as parts:
             async for part in parts:
                 yield part
 
     async def _answer(self, model: ModelInfo, request: GenerationRequest) -> Answer:
+        watch = Watch()
+        span = AnswerSpan(self._tracer, request, model, capture_content=self._capture_content)
+        failure: BaseException | None = None
+        try:
+            async with aclosing(self._admitted(model, request, watch, span)) as parts:
+                async for part in parts:
+                    watch.saw(part)
+                    span.saw(part)
+                    yield replace(part, timings=watch.timings()) if isinstance(part, Finished) else part
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            span.end(watch, failure)
+            self._metrics.ended(model, watch, failure)
+
+    async def _admitted(self, model: ModelInfo, request: GenerationRequest, watch: Watch, span: AnswerSpan) -> Answer:
         check(request)
-        with AnswerSpan.around(self._tracer, request, model, capture_content=self._capture_content) as span:
-            if not self._engine.health():
-                raise EngineFailed("the engine has died; this process is about to leave and be restarted")
-            async with self._admission.slot():
-                span.admitted()
-                traced = replace(request, trace_headers=span.trace_headers())
-                async with aclosing(self._engine.generate(traced)) as parts:
-                    async for part in parts:
-                        span.saw(part)
-                        yield part
+        features.check(request, model)
+        if not self._engine.health():
+            raise EngineFailed("the engine has died; this process is about to leave and be restarted")
+        async with self.admission.slot(tenant=request.tenant, priority=request.priority, slots=request.n):
+            watch.admitted()
+            asked = replace(request, trace_headers=span.trace_headers(), cache_salt=self._salt(model, request))
+            generate = self._engine.generate
+            async with aclosing(generate(asked) if request.n == 1 else several(generate, asked)) as parts:
+                async for part in parts:
+                    yield part
+
+    def _salt(self, model: ModelInfo, request: GenerationRequest) -> str:
+        """What keeps a tenant's prompts apart in the prefix cache: a shared one tells by its speed what others have asked."""
+        tenant = request.tenant if self._cache_per_tenant and Feature.CACHE_SALT in model.features else ""
+        if not tenant and not request.cache_salt:
+            return ""
+        return hashlib.sha256(f"{tenant}\0{request.cache_salt}".encode()).hexdigest()

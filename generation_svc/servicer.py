@@ -4,17 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Final
 
-from generation_svc.engine import (
-    Finished,
-    FinishReason,
-    GenerationRequest,
-    Message,
-    ModelInfo,
-    Role,
-    Sampling,
-    Usage,
-)
+from generation_svc.engine import Delta, ModelInfo
 from generation_svc.generation import MODEL_PREFIX, Generation
+from generation_svc.messages import answer_response, delta_event, done_event, request_of
 from penstock.dispatcher import CallContext
 from penstock.errors import InvalidArgument
 from penstock.generation.v1 import generation_pb2 as pb
@@ -23,12 +15,6 @@ from penstock.generation.v1 import generation_pb2_grpc
 PAGE_SIZE_DEFAULT: Final = 100
 PAGE_SIZE_MAX: Final = 1000
 
-_ROLES: Final = {pb.ROLE_SYSTEM: Role.SYSTEM, pb.ROLE_USER: Role.USER, pb.ROLE_ASSISTANT: Role.ASSISTANT}
-_FINISH_REASONS: Final = {FinishReason.STOP: pb.FINISH_REASON_STOP, FinishReason.LENGTH: pb.FINISH_REASON_LENGTH}
-_OPTIONAL_SAMPLING: Final = (
-    "max_tokens", "temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty",
-)  # fmt: skip
-
 
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     def __init__(self, generation: Generation) -> None:
@@ -36,14 +22,8 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
 
     async def Generate(self, request: pb.GenerateRequest, context: CallContext) -> pb.GenerateResponse:
         model = self._generation.find_model(request.model)
-        answer = await self._generation.whole(model, _request(request))
-        return pb.GenerateResponse(
-            text=answer.text,
-            finish_reason=_FINISH_REASONS[answer.finished.finish_reason],
-            matched_stop=answer.finished.matched_stop,
-            usage=_usage(answer.finished.usage),
-            model=MODEL_PREFIX + model.name,
-        )
+        answer = await self._generation.whole(model, request_of(request))
+        return answer_response(answer, MODEL_PREFIX + model.name)
 
     async def StreamGenerate(
         self,
@@ -51,13 +31,9 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         context: CallContext,  # The port's signature.
     ) -> AsyncIterator[pb.StreamGenerateResponse]:
         model = self._generation.find_model(request.model)
-        async with aclosing(self._generation.stream(model, _request(request))) as parts:
+        async with aclosing(self._generation.stream(model, request_of(request))) as parts:
             async for part in parts:
-                if isinstance(part, Finished):
-                    yield pb.StreamGenerateResponse(done=_done(part, model))
-                else:
-                    delta = pb.StreamGenerateResponse.Delta(text=part.text, token_count=part.token_count)
-                    yield pb.StreamGenerateResponse(delta=delta)
+                yield delta_event(part) if isinstance(part, Delta) else done_event(part, MODEL_PREFIX + model.name)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: CallContext) -> pb.ListModelsResponse:
         page, next_token = _page(self._generation.models(), request.page_size, request.page_token)
@@ -66,40 +42,17 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     async def GetModel(self, request: pb.GetModelRequest, context: CallContext) -> pb.GetModelResponse:
         return pb.GetModelResponse(model=_model(self._generation.find_model(request.name)))
 
-
-def _request(request: pb.GenerateRequest | pb.StreamGenerateRequest) -> GenerationRequest:
-    return GenerationRequest(
-        messages=tuple(_message(index, message) for index, message in enumerate(request.messages)),
-        prompt=request.prompt,
-        sampling=_sampling(request.sampling),
-    )
-
-
-def _message(index: int, message: pb.Message) -> Message:
-    role = _ROLES.get(message.role)
-    if role is None:
-        field = f"messages[{index}].role"
-        fault = f"{field} is {message.role}, must be ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT"
-        raise InvalidArgument(fault, metadata={"field": field})
-    return Message(role=role, content=message.content)
-
-
-def _sampling(sampling: pb.Sampling) -> Sampling:
-    given = {name: getattr(sampling, name) for name in _OPTIONAL_SAMPLING if sampling.HasField(name)}
-    return Sampling(**given, stop=tuple(sampling.stop))
-
-
-def _done(finished: Finished, model: ModelInfo) -> pb.StreamGenerateResponse.Done:
-    return pb.StreamGenerateResponse.Done(
-        finish_reason=_FINISH_REASONS[finished.finish_reason],
-        matched_stop=finished.matched_stop,
-        usage=_usage(finished.usage),
-        model=MODEL_PREFIX + model.name,
-    )
-
-
-def _usage(usage: Usage) -> pb.Usage:
-    return pb.Usage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cached_tokens=usage.cached_tokens)
+    async def GetLoad(self, request: pb.GetLoadRequest, context: CallContext) -> pb.GetLoadResponse:
+        admission, load = self._generation.admission, self._generation.load()
+        return pb.GetLoadResponse(
+            running=admission.running,
+            waiting=admission.waiting,
+            running_max=admission.running_max,
+            waiting_max=admission.waiting_max,
+            cache_used=load.cache_used,
+            prefix_queried_tokens=load.prefix_queried_tokens,
+            prefix_hit_tokens=load.prefix_hit_tokens,
+        )
 
 
 def _model(model: ModelInfo) -> pb.Model:
@@ -108,6 +61,8 @@ def _model(model: ModelInfo) -> pb.Model:
         engine=model.engine,
         context_window=model.context_window,
         precision=model.precision,
+        features=sorted(model.features),
+        adapters=model.adapters,
     )
 
 

@@ -39,6 +39,10 @@ class GenerationSettings(ServiceSettings):
     waiting_max: int = Field(
         default=64, ge=0, le=100_000, description="Requests that may wait. Beyond it callers get OVERLOADED at once."
     )
+    cache_per_tenant: bool = Field(
+        default=True,
+        description="Never let one tenant find in the prefix cache what another left, where the engine can keep them apart.",
+    )
     coalesce_tokens_max: int = Field(
         default=8,
         ge=1,
@@ -47,6 +51,12 @@ class GenerationSettings(ServiceSettings):
     )
     coalesce_ms_max: float = Field(
         default=40.0, ge=0, le=10_000, description="Longest that a token waits for others of its delta. 0: no gathering."
+    )
+    unread_tokens_max: int = Field(
+        default=1024, ge=1, le=2**20, description="Tokens of a stream that wait for its reader; beyond them the engine waits."
+    )
+    unread_max_s: float = Field(
+        default=60.0, gt=0, le=3600, description="Longest that a stream may wait so; then its answer is ended."
     )
 
     openvino_device: str = Field(default="CPU", min_length=1, description="OpenVINO's name of the device.")

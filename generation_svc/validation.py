@@ -17,6 +17,8 @@ NAMED_LOGPROBS_MAX: Final = 64
 NAMED_TOKEN_BYTES_MAX: Final = 256
 PRIORITY_MAX: Final = 100
 NAME_BYTES_MAX: Final = 256
+WHOLE_LOGPROBS_MAX: Final = 2**18
+"""Log probabilities of an answer that is not streamed: they are all held until it is complete."""
 
 
 def check(request: GenerationRequest) -> None:
@@ -34,6 +36,7 @@ def _faults(request: GenerationRequest) -> Iterator[Violation]:
         yield Violation(field="n", message=f"is {request.n} with a temperature of 0, by which all answers would be the same")
     if request.logprobs is not None:
         yield from _logprob_faults(request.logprobs)
+        yield from _too_many_logprobs(request, request.logprobs)
     if request.structured_output is not None:
         yield from forms.faults(request.structured_output)
     yield from _bounds("priority", request.priority, at_least=-PRIORITY_MAX, at_most=PRIORITY_MAX)
@@ -77,6 +80,14 @@ def _logprob_faults(logprobs: LogprobOptions) -> Iterator[Violation]:
         if not 1 <= (size := len(text.encode())) <= NAMED_TOKEN_BYTES_MAX:
             message = f"has {size} bytes, must have 1 to {NAMED_TOKEN_BYTES_MAX}"
             yield Violation(field=f"logprobs.tokens[{index}]", message=message)
+
+
+def _too_many_logprobs(request: GenerationRequest, logprobs: LogprobOptions) -> Iterator[Violation]:
+    each = 1 + max(logprobs.top, len(logprobs.tokens))
+    count = each * max(1, request.n) * (request.sampling.max_tokens or 1)
+    if not request.streamed and count > WHOLE_LOGPROBS_MAX:
+        message = f"would be {count:,}, at most {WHOLE_LOGPROBS_MAX:,} are given in one answer; stream it, or ask for fewer"
+        yield Violation(field="logprobs", message=message)
 
 
 def _bounds(

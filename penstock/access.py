@@ -9,7 +9,15 @@ from opentelemetry import trace
 from penstock import identity, semconv
 from penstock.dispatcher import Around, CallContext, Interceptor
 from penstock.errors import PermissionDenied
-from penstock.identity import ANYBODY, PRINCIPALS_HEADER, Identity, Scope, read_principals
+from penstock.identity import (
+    ANYBODY,
+    PRINCIPALS_HEADER,
+    TENANT_HEADER,
+    Identity,
+    Scope,
+    read_principals,
+    read_tenant,
+)
 from penstock.keys import Keyring
 
 Scopes = Mapping[str, Scope] | Callable[[str], Scope]
@@ -40,8 +48,10 @@ class Access(Interceptor):
 
 
 def _unknown(metadata: Mapping[str, str]) -> Identity:
-    asserted = metadata.get(PRINCIPALS_HEADER)
-    return ANYBODY if asserted is None else Identity(principals=read_principals(asserted))
+    principals, tenant = metadata.get(PRINCIPALS_HEADER), metadata.get(TENANT_HEADER)
+    if principals is None and tenant is None:
+        return ANYBODY
+    return Identity(principals=read_principals(principals or ""), tenant=read_tenant(tenant or ""))
 
 
 def _known(keyring: Keyring, method: str, scope: Scope) -> Callable[[Mapping[str, str]], Identity]:

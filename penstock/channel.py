@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind
 import penstock
 from penstock import semconv
 from penstock.errors import BackendUnavailable, Cancelled, Code, Internal, PenstockError, Unavailable
-from penstock.identity import PRINCIPALS_HEADER, write_principals
+from penstock.identity import PRINCIPALS_HEADER, TENANT_HEADER, write_principals, write_tenant
 from penstock.interceptors import end_with
 from penstock.wire import from_rpc_error
 
@@ -53,14 +53,16 @@ def open_channel(
     retries: bool = True,
     api_key: str = "",
     principals: Callable[[], Collection[str] | None] | None = None,
+    tenant: Callable[[], str] | None = None,
 ) -> grpc.aio.Channel:
     """A channel to `target`, such as "dns:///penstock-retrieval:50051" or "127.0.0.1:50051". The caller closes it.
 
     `retries`: not for a caller who has another replica to turn to, and must hear of a failure at once. Every call shows
-    `api_key`, where there is one, and says that it is made on behalf of `principals()`, where those are any.
+    `api_key`, where there is one, and says that it is made on behalf of `principals()`, and on the account of `tenant()`, where
+    those are any.
     """
     tracer = tracer_provider.get_tracer("penstock.channel", penstock.__version__)
-    caller = _Caller(api_key, principals)
+    caller = _Caller(api_key, principals, tenant)
     kinds = (UnaryTracing, StreamTracing, TakingTracing)
     return grpc.aio.insecure_channel(
         target,
@@ -96,13 +98,20 @@ def rpc_errors(service: str) -> Iterator[None]:
 class _Caller:
     """Who makes the calls of a channel, as metadata."""
 
-    def __init__(self, api_key: str, principals: Callable[[], Collection[str] | None] | None) -> None:
+    def __init__(
+        self, api_key: str, principals: Callable[[], Collection[str] | None] | None, tenant: Callable[[], str] | None
+    ) -> None:
         self._key = (("authorization", f"Bearer {api_key}"),) if api_key else ()
         self._principals = principals
+        self._tenant = tenant
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        principals = self._principals() if self._principals is not None else None
-        return (*self._key, (PRINCIPALS_HEADER, write_principals(principals))) if principals else self._key
+        told = self._key
+        if self._principals is not None and (principals := self._principals()):
+            told = (*told, (PRINCIPALS_HEADER, write_principals(principals)))
+        if self._tenant is not None and (tenant := self._tenant()):
+            told = (*told, (TENANT_HEADER, write_tenant(tenant)))
+        return told
 
 
 class _Tracing:

@@ -19,16 +19,21 @@ SCOPES: Final[frozenset[Scope]] = frozenset(get_args(Scope))
 PRINCIPALS_HEADER: Final = "x-penstock-principals"
 """Principals such as "user:ann,group:legal", each percent-encoded where it holds a comma or what is not ASCII."""
 PRINCIPALS_MAX: Final = 1000
+TENANT_HEADER: Final = "x-penstock-tenant"
+"""On whose account a call is made, such as "acme": percent-encoded where it is not ASCII."""
+TENANT_CHARACTERS_MAX: Final = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """A caller: the name of its key, empty without one; whose rights it has; what it may do.
 
-    `principals` are those whose access it has beside everybody's; None: access to everything.
+    `principals` are those whose access it has beside everybody's; None: access to everything. `tenant` is on whose account it
+    calls, by which what is scarce is shared out: its key's name, unless a trusted caller says another.
     """
 
     name: str = ""
+    tenant: str = ""
     principals: frozenset[str] | None = frozenset()
     scopes: frozenset[Scope] = SCOPES
 
@@ -61,3 +66,13 @@ def read_principals(header: str) -> frozenset[str]:
 def write_principals(principals: Iterable[str]) -> str:
     """The header that names them."""
     return ",".join(quote(principal, safe=":/@._-+ ") for principal in sorted(principals))
+
+
+def read_tenant(header: str) -> str:
+    """The tenant that a header names, its first TENANT_CHARACTERS_MAX characters."""
+    return unquote(header.strip()[: 9 * TENANT_CHARACTERS_MAX])[:TENANT_CHARACTERS_MAX]
+
+
+def write_tenant(tenant: str) -> str:
+    """The header that names it."""
+    return quote(tenant, safe=":/@._-+ ")

@@ -1,7 +1,8 @@
 """API keys: the file that lists them, and who a caller is that shows one.
 
-The file is a JSON list of {"name", "key_sha256", "scopes", "principals", "may_assert_principals"}. It holds no key, only what
-can be compared with one. It is read again when it changes, so that a key can be revoked while the service runs.
+The file is a JSON list of {"name", "key_sha256", "scopes", "principals", "may_assert_principals"}; who may assert principals
+may also say on which tenant's account it calls. The file holds no key, only what can be compared with one. It is read again
+when it changes, so that a key can be revoked while the service runs.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import secrets
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -19,7 +21,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from penstock.errors import FailedPrecondition, PermissionDenied, Unauthenticated
-from penstock.identity import PRINCIPALS_HEADER, Identity, Scope, read_principals
+from penstock.identity import PRINCIPALS_HEADER, TENANT_HEADER, Identity, Scope, read_principals, read_tenant
 
 log = logging.getLogger("penstock.keys")
 
@@ -45,7 +47,7 @@ class KeyEntry(BaseModel):
     def identity(self) -> Identity:
         """Who shows this key."""
         principals = None if self.principals == "all" else frozenset(self.principals)
-        return Identity(name=self.name, principals=principals, scopes=frozenset(self.scopes))
+        return Identity(name=self.name, tenant=self.name, principals=principals, scopes=frozenset(self.scopes))
 
 
 _ENTRIES: Final = TypeAdapter(list[KeyEntry])
@@ -76,17 +78,22 @@ class Keyring:
             self.reload()
 
     def identify(self, metadata: Mapping[str, str]) -> Identity:
-        """Who calls. Raises Unauthenticated without a key that is listed, PermissionDenied for principals it may not say."""
+        """Who calls. Raises Unauthenticated without a listed key, PermissionDenied for what it may not say of itself."""
         entry = self._entry(_shown(metadata))
-        asserted = metadata.get(PRINCIPALS_HEADER)
-        if asserted is None:
+        principals, tenant = metadata.get(PRINCIPALS_HEADER), metadata.get(TENANT_HEADER)
+        if principals is None and tenant is None:
             return entry.identity
         if not entry.may_assert_principals:
+            header = TENANT_HEADER if principals is None else PRINCIPALS_HEADER
             raise PermissionDenied(
-                f"the key {entry.name!r} may not say whose rights it has; leave {PRINCIPALS_HEADER} out",
+                f"the key {entry.name!r} may not say on whose behalf it calls; leave {header} out",
                 metadata={"key": entry.name},
             )
-        return Identity(name=entry.name, principals=read_principals(asserted), scopes=frozenset(entry.scopes))
+        return replace(
+            entry.identity,
+            principals=entry.identity.principals if principals is None else read_principals(principals),
+            tenant=entry.name if tenant is None else read_tenant(tenant),
+        )
 
     def _entry(self, key: str) -> KeyEntry:
         digest = sha256_of(key)

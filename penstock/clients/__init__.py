@@ -21,7 +21,22 @@ from penstock.clients.flows import (
     Token,
     Validation,
 )
-from penstock.clients.generation import Answer, Delta, Finished, GenerationClient, Message, Model, Sampling, Usage
+from penstock.clients.generation import (
+    Alternative,
+    Answer,
+    Delta,
+    Finished,
+    GenerationClient,
+    Load,
+    LogprobOptions,
+    Message,
+    Model,
+    Sampling,
+    StructuredOutput,
+    Timings,
+    TokenLogprob,
+    Usage,
+)
 from penstock.clients.retrieval import RetrievalClient
 from penstock.clients.retrieval_values import (
     Chunk,
@@ -53,6 +68,7 @@ if TYPE_CHECKING:
     from penstock.clients.langchain import PenstockRetriever as Retriever
 
 __all__ = [
+    "Alternative",
     "Answer",
     "Chunk",
     "Collection",
@@ -75,6 +91,8 @@ __all__ = [
     "Ingested",
     "ItemError",
     "Lexical",
+    "Load",
+    "LogprobOptions",
     "Message",
     "Model",
     "NodeFinished",
@@ -94,7 +112,10 @@ __all__ = [
     "Sources",
     "Splitting",
     "StreamIngested",
+    "StructuredOutput",
+    "Timings",
     "Token",
+    "TokenLogprob",
     "Usage",
     "Validation",
     "Written",

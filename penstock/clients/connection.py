@@ -33,7 +33,8 @@ class Client:
 
     `target` is gRPC's, such as "127.0.0.1:50050" or "dns:///penstock-gateway:50050". Without a `tracer_provider` it is
     OpenTelemetry's global one, which records nothing until a program sets it up. `api_key` is shown to a service that asks for
-    one; `principals`, such as "user:ann", are on whose behalf calls are made, where the service lets the caller say so.
+    one; `principals`, such as "user:ann", are on whose behalf calls are made, and `tenant` on whose account, where the service
+    lets the caller say so.
     """
 
     service: ClassVar[str]
@@ -47,12 +48,14 @@ class Client:
         message_bytes_max: int = MESSAGE_BYTES_MAX,
         api_key: str = "",
         principals: Collection[str] = (),
+        tenant: str = "",
     ) -> None:
         self._target = target
         self._tracer_provider = tracer_provider
         self._message_bytes_max = message_bytes_max
         self._api_key = api_key
         self._principals = frozenset(principals)
+        self._tenant = tenant
 
     async def __aenter__(self) -> Self:
         return self
@@ -74,6 +77,7 @@ class Client:
             message_bytes_max=self._message_bytes_max,
             api_key=self._api_key,
             principals=lambda: self._principals,
+            tenant=lambda: self._tenant,
         )
 
     async def _call(self, method: Any, request: Message, timeout_s: float) -> Any:

@@ -8,88 +8,51 @@ Messages go through the model's own chat template; a raw prompt does not.
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import Any, Unpack
 
-from penstock.clients.choices import chosen
-from penstock.clients.connection import LONG_TIMEOUT_S, TIMEOUT_S, Client, items_of, resource_name, short_name
+from penstock.clients.connection import LONG_TIMEOUT_S, TIMEOUT_S, Client, items_of
+from penstock.clients.generation_messages import delta_of, ending_of, filled, load_of, logprobs_of, model_of
+from penstock.clients.generation_values import (
+    Alternative,
+    Answer,
+    Delta,
+    Finished,
+    FinishReason,
+    Load,
+    LogprobOptions,
+    Message,
+    Model,
+    More,
+    Role,
+    Sampling,
+    StructuredOutput,
+    Timings,
+    TokenLogprob,
+    Usage,
+)
 from penstock.generation.v1 import generation_pb2 as pb
 from penstock.generation.v1.generation_pb2_grpc import GenerationServiceStub
 
-Role = Literal["system", "user", "assistant"]
-FinishReason = Literal["stop", "length", ""]
-"""Why an answer ended: the model ended it or a stop text was met; max_tokens or the window was reached; not known."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One turn of a conversation."""
-
-    role: Role
-    content: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How tokens are chosen and when to stop. None: the engine's default for the model. Ranges are in the proto."""
-
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    stop: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """Tokens counted by the models' own tokenizers. `cached_tokens` are those of the input that a prefix cache held."""
-
-    input_tokens: int
-    output_tokens: int
-    cached_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A whole answer. `matched_stop` is the stop text that ended it, if one did; `model` the name of what answered."""
-
-    text: str
-    finish_reason: FinishReason
-    matched_stop: str
-    usage: Usage
-    model: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delta:
-    """More of an answer: the text to append and how many tokens it is."""
-
-    text: str
-    token_count: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """How a streamed answer ended. Always the last event."""
-
-    finish_reason: FinishReason
-    matched_stop: str
-    usage: Usage
-    model: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """A model that is served. `context_window` is in tokens, 0 where it is not known; so is an empty `precision`."""
-
-    name: str
-    engine: str
-    context_window: int
-    precision: str
+__all__ = [
+    "Alternative",
+    "Answer",
+    "Delta",
+    "FinishReason",
+    "Finished",
+    "GenerationClient",
+    "Load",
+    "LogprobOptions",
+    "Message",
+    "Model",
+    "More",
+    "Role",
+    "Sampling",
+    "StructuredOutput",
+    "Timings",
+    "TokenLogprob",
+    "Usage",
+]
 
 
 class GenerationClient(Client):
@@ -109,13 +72,12 @@ class GenerationClient(Client):
         model: str = "default",
         sampling: Sampling | None = None,
         timeout_s: float = LONG_TIMEOUT_S,
+        **more: Unpack[More],
     ) -> Answer:
-        """The whole answer."""
-        request = pb.GenerateRequest(
-            model=resource_name("models", model), messages=_turns(messages), prompt=prompt, sampling=_sampling(sampling)
-        )
+        """The whole answer. `more` is what else may be asked; see More."""
+        request = filled(pb.GenerateRequest(), messages, prompt=prompt, model=model, sampling=sampling, more=more)
         response = await self._call(self._stub.Generate, request, timeout_s)
-        return Answer(text=response.text, **_ending(response))
+        return Answer(text=response.text, logprobs=logprobs_of(response.logprobs), **ending_of(response))
 
     async def stream(
         self,
@@ -125,59 +87,26 @@ class GenerationClient(Client):
         model: str = "default",
         sampling: Sampling | None = None,
         timeout_s: float = LONG_TIMEOUT_S,
+        **more: Unpack[More],
     ) -> AsyncGenerator[Delta | Finished, None]:
         """The answer as it is made: deltas, then one Finished. Leaving the loop stops the model's work."""
-        request = pb.StreamGenerateRequest(
-            model=resource_name("models", model), messages=_turns(messages), prompt=prompt, sampling=_sampling(sampling)
-        )
+        request = filled(pb.StreamGenerateRequest(), messages, prompt=prompt, model=model, sampling=sampling, more=more)
         async with aclosing(self._stream(self._stub.StreamGenerate, request, timeout_s)) as events:
             async for event in events:
                 if event.HasField("delta"):
-                    yield Delta(text=event.delta.text, token_count=event.delta.token_count)
+                    yield delta_of(event.delta)
                 elif event.HasField("done"):
-                    yield Finished(**_ending(event.done))
+                    yield Finished(**ending_of(event.done))
 
     async def models(self, *, timeout_s: float = TIMEOUT_S) -> tuple[Model, ...]:
         """The models that are served, the default one first."""
         pages = self._pages(self._stub.ListModels, pb.ListModelsRequest(), timeout_s)
-        return tuple([_model(model) async for model in items_of(pages, "models")])
+        return tuple([model_of(model) async for model in items_of(pages, "models")])
+
+    async def load(self, *, timeout_s: float = TIMEOUT_S) -> Load:
+        """What the service works on now."""
+        return load_of(await self._call(self._stub.GetLoad, pb.GetLoadRequest(), timeout_s))
 
     @cached_property
     def _stub(self) -> Any:
         return GenerationServiceStub(self._channel)  # type: ignore[no-untyped-call]  # Generated.
-
-
-_ROLES: Final[dict[Role, pb.Role]] = {"system": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
-_FINISH_REASONS: Final[dict[int, FinishReason]] = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
-
-
-def _turns(messages: Sequence[Message]) -> list[pb.Message]:
-    return [
-        pb.Message(role=chosen(_ROLES, message.role, f"messages[{at}].role"), content=message.content)
-        for at, message in enumerate(messages)
-    ]
-
-
-def _sampling(sampling: Sampling | None) -> pb.Sampling | None:
-    if sampling is None:
-        return None
-    return pb.Sampling(**{field.name: getattr(sampling, field.name) for field in fields(sampling)})
-
-
-def _ending(done: Any) -> dict[str, Any]:
-    return {
-        "finish_reason": _FINISH_REASONS.get(done.finish_reason, ""),
-        "matched_stop": done.matched_stop,
-        "usage": Usage(
-            input_tokens=done.usage.input_tokens,
-            output_tokens=done.usage.output_tokens,
-            cached_tokens=done.usage.cached_tokens,
-        ),
-        "model": short_name(done.model),
-    }
-
-
-def _model(model: pb.Model) -> Model:
-    return Model(
-        name=short_name(model.name), engine=model.engine, context_window=model.context_window, precision=model.precision
-    )

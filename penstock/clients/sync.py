@@ -51,6 +51,7 @@ class RetrievalClientSync:
         message_bytes_max: int = MESSAGE_BYTES_MAX,
         api_key: str = "",
         principals: Members[str] = (),
+        tenant: str = "",
     ) -> None:
         self._client = RetrievalClient(
             target,
@@ -58,6 +59,7 @@ class RetrievalClientSync:
             message_bytes_max=message_bytes_max,
             api_key=api_key,
             principals=principals,
+            tenant=tenant,
         )
 
     def __enter__(self) -> Self:

@@ -12,6 +12,7 @@ from aiohttp import web
 from generation_svc.engine import (
     Answer,
     Delta,
+    Feature,
     Finished,
     FinishReason,
     GenerationRequest,
@@ -20,15 +21,21 @@ from generation_svc.engine import (
     ModelInfo,
     Role,
     Sampling,
+    TokenLogprob,
     Usage,
 )
 
-MODEL = ModelInfo(name="small", engine="fake", context_window=100, precision="fp32")
+GENERATING = frozenset(Feature) - {Feature.EMBED, Feature.RERANK}
+MODEL = ModelInfo(
+    name="small", engine="fake", context_window=100, precision="fp32", features=GENERATING, adapters=("legal", "support")
+)
 
 
-def ask(text: str = "What is a penstock?", *, streamed: bool = True, **sampling: Any) -> GenerationRequest:
+def ask(text: str = "What is a penstock?", *, streamed: bool = True, **asked: Any) -> GenerationRequest:
+    """A request; what is not its own field is one of its sampling."""
+    own = {name: asked.pop(name) for name in list(asked) if name in GenerationRequest.__slots__}
     messages = (Message(role=Role.USER, content=text),)
-    return GenerationRequest(messages=messages, sampling=Sampling(**sampling), streamed=streamed)
+    return GenerationRequest(messages=messages, sampling=Sampling(**asked), streamed=streamed, **own)
 
 
 @dataclass
@@ -41,6 +48,7 @@ class FakeEngine:
     endless: bool = False
     healthy: bool = True
     running: int = 0
+    model: ModelInfo = MODEL
     requests: list[GenerationRequest] = field(default_factory=list)
 
     async def generate(self, request: GenerationRequest) -> Answer:
@@ -49,7 +57,8 @@ class FakeEngine:
         try:
             for word in self.words:
                 await asyncio.sleep(self.pause_s)
-                yield Delta(text=word, token_count=1)
+                logprobs = (TokenLogprob(token=word, logprob=-0.5),) if request.logprobs else ()
+                yield Delta(text=word, token_count=1, logprobs=logprobs)
             while self.endless:
                 await asyncio.sleep(0.001)
                 yield Delta(text="on ", token_count=1)
@@ -61,7 +70,7 @@ class FakeEngine:
             self.running -= 1
 
     def models(self) -> tuple[ModelInfo, ...]:
-        return (MODEL,)
+        return (self.model,)
 
     def health(self) -> bool:
         return self.healthy

@@ -1,5 +1,6 @@
 import asyncio
 import time
+from contextlib import aclosing
 
 import pytest
 from hypothesis import given
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 
 from generation_svc.coalescing import Coalescing, coalesce
 from generation_svc.engine import Answer, Delta, Finished, FinishReason
+from penstock.errors import DeadlineExceeded
 from tests.generation_svc.fakes import FakeEngine, ask, collect
 
 END = Finished(finish_reason=FinishReason.STOP)
@@ -103,3 +105,48 @@ def test_no_text_and_no_token_is_lost_however_it_is_gathered(words: list[str], t
     assert "".join(delta.text for delta in deltas) == "".join(words)
     assert sum(delta.token_count for delta in deltas) == len(words)
     assert finished is END
+
+
+async def test_a_reader_that_stops_reading_holds_the_engine_back_and_memory_is_bounded() -> None:
+    engine = FakeEngine(endless=True)
+    rule = Coalescing(tokens_max=8, delay_max_s=0.001, unread_tokens_max=50, unread_max_s=30.0)
+    given = 0
+
+    async def counted() -> Answer:
+        nonlocal given
+        async with aclosing(engine.generate(ask())) as parts:
+            async for part in parts:
+                given += 1
+                yield part
+
+    async with aclosing(coalesce(counted(), rule)) as answer:
+        await anext(answer)
+        await asyncio.sleep(0.3)  # Some 250 tokens of the engine's, if it were not held back.
+        assert given <= 60
+        assert sum([(await anext(answer)).token_count for _ in range(20)]) > 50  # It goes on where it was.
+    assert engine.running == 0
+
+
+async def test_an_answer_that_nobody_reads_is_ended_and_its_slot_is_free_while_the_reader_still_stalls() -> None:
+    engine = FakeEngine(endless=True)
+    rule = Coalescing(tokens_max=8, delay_max_s=0.001, unread_tokens_max=20, unread_max_s=0.05)
+    async with aclosing(coalesce(engine.generate(ask()), rule)) as answer:
+        await anext(answer)
+        async with asyncio.timeout(5):
+            while engine.running:
+                await asyncio.sleep(0.01)
+        with pytest.raises(DeadlineExceeded, match=r"not read for 0\.05 s"):
+            while True:
+                await anext(answer)
+
+
+async def test_each_of_several_answers_begins_at_once_and_keeps_its_own_text() -> None:
+    async def two() -> Answer:
+        for word in ("a", "b", "c"):
+            for index in (0, 1):
+                yield Delta(text=word + str(index), token_count=1, index=index)
+        yield END
+
+    deltas, _ = await collect(coalesce(two(), SLOW))
+    texts = {index: "".join(delta.text for delta in deltas if delta.index == index) for index in (0, 1)}
+    assert texts == {0: "a0b0c0", 1: "a1b1c1"}

@@ -1,18 +1,30 @@
 import asyncio
 import json
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from opentelemetry.metrics import NoOpMeter
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from generation_svc.admission import Admission
 from generation_svc.coalescing import Coalescing
-from generation_svc.engine import FinishReason, GenerationRequest
+from generation_svc.engine import Feature, Finished, FinishReason, GenerationRequest, LogprobOptions
 from generation_svc.generation import Generation
-from penstock.errors import BackendUnavailable, EngineFailed, InvalidArgument, ModelNotFound, Overloaded
+from generation_svc.metrics import GenerationMetrics
+from penstock.errors import (
+    AdapterNotFound,
+    BackendUnavailable,
+    EngineFailed,
+    InvalidArgument,
+    ModelNotFound,
+    Overloaded,
+    UnsupportedFeature,
+)
+from penstock.histograms import Histograms
 from tests.generation_svc.fakes import MODEL, FakeEngine, ask, collect
 
 
@@ -32,6 +44,7 @@ class Service:
             admission=self.admission,
             coalescing=Coalescing(tokens_max=8, delay_max_s=0.01),
             tracer=provider.get_tracer("test"),
+            metrics=GenerationMetrics(NoOpMeter("test"), Histograms()),
             capture_content=capture_content,
         )
 
@@ -49,7 +62,7 @@ class Service:
 async def test_a_whole_answer_is_the_engines_text_and_its_end() -> None:
     service = Service(FakeEngine())
     answer = await service.core.whole(MODEL, ask())
-    assert answer.text == "A pipe."
+    assert str(answer.texts[0]) == "A pipe."
     assert answer.finished.finish_reason is FinishReason.STOP
     assert answer.finished.usage.output_tokens == 3
     assert service.engine.requests[0].streamed is False
@@ -94,7 +107,7 @@ async def test_queue_prefill_and_decode_follow_one_another_under_the_answers_spa
     assert parent.start_time <= queue.start_time + 1_000_000
     assert queue.end_time == prefill.start_time
     assert prefill.end_time == decode.start_time
-    assert decode.end_time == parent.end_time
+    assert prefill.end_time < decode.end_time <= parent.end_time
 
 
 @pytest.mark.parametrize("capture", [False, True])
@@ -168,6 +181,75 @@ async def test_what_is_invalid_never_reaches_the_engine() -> None:
     with pytest.raises(InvalidArgument):
         await collect(service.core.stream(MODEL, ask(temperature=-1.0)))
     assert service.engine.requests == []
+
+
+async def test_several_answers_take_a_slot_each_and_are_told_apart() -> None:
+    service = Service(FakeEngine(pause_s=0.002), running_max=3)
+    seen: list[int] = []
+    async with aclosing(service.core.stream(MODEL, ask(n=3, seed=7, logprobs=LogprobOptions()))) as answer:
+        async for part in answer:
+            seen.append(service.admission.running)
+            finished = part
+    assert seen[0] == 3
+    assert [request.sampling.seed for request in service.engine.requests] == [7, 8, 9]
+    assert isinstance(finished, Finished)
+    assert len(finished.alternatives) == 2
+    assert (finished.usage.input_tokens, finished.usage.output_tokens) == (5, 9)
+    whole = await service.core.whole(MODEL, ask(n=3, logprobs=LogprobOptions()))
+    assert [str(text) for text in whole.texts] == ["A pipe."] * 3
+    assert [len(text.logprobs) for text in whole.texts] == [3, 3, 3]
+    assert service.admission.running == 0
+
+
+async def test_when_one_of_several_answers_fails_all_end() -> None:
+    service = Service(FakeEngine(error=BackendUnavailable("gone")), running_max=3)
+    with pytest.raises(BackendUnavailable):
+        await service.core.whole(MODEL, ask(n=3))
+    assert (service.engine.running, service.admission.running) == (0, 0)
+
+
+async def test_a_caller_that_leaves_frees_all_slots_of_several_answers() -> None:
+    service = Service(FakeEngine(endless=True), running_max=4)
+    async with aclosing(service.core.stream(MODEL, ask(n=4))) as answer:
+        await anext(answer)
+        assert (service.engine.running, service.admission.running) == (4, 4)
+    assert (service.engine.running, service.admission.running) == (0, 0)
+
+
+async def test_what_the_engine_lacks_is_refused_by_name() -> None:
+    model = replace(MODEL, features=frozenset({Feature.TOP_K}))
+    service = Service(FakeEngine(model=model))
+    asked = ask(min_p=0.1, top_k=5, logprobs=LogprobOptions(top=2), cache_salt="x")
+    with pytest.raises(UnsupportedFeature) as refused:
+        await service.core.whole(model, asked)
+    assert refused.value.metadata["features"] == "min_p, logprobs, logprobs.top, cache_salt"
+    assert service.engine.requests == []
+
+
+async def test_an_adapter_that_is_not_there_is_told_with_those_that_are() -> None:
+    service = Service(FakeEngine())
+    with pytest.raises(AdapterNotFound, match="legal, support"):
+        await service.core.whole(MODEL, ask(adapter="poems"))
+    await service.core.whole(MODEL, ask(adapter="legal"))
+    assert service.engine.requests[0].adapter == "legal"
+
+
+async def test_tenants_and_salts_get_prefix_caches_of_their_own() -> None:
+    service = Service(FakeEngine())
+    for tenant, salt in (("", ""), ("a", ""), ("b", ""), ("a", "x"), ("a", "x")):
+        await service.core.whole(MODEL, ask(tenant=tenant, cache_salt=salt))
+    salts = [request.cache_salt for request in service.engine.requests]
+    assert salts[0] == ""
+    assert salts[3] == salts[4]
+    assert len(set(salts)) == 4
+
+
+async def test_an_answer_tells_how_long_it_took() -> None:
+    service = Service(FakeEngine(pause_s=0.002))
+    answer = await service.core.whole(MODEL, ask())
+    timings = answer.finished.timings
+    assert timings is not None
+    assert timings.arrived_ns <= timings.scheduled_ns < timings.first_token_ns < timings.last_token_ns
 
 
 async def test_the_engine_gets_the_trace_to_pass_on() -> None:

@@ -73,13 +73,14 @@ async def opened() -> AsyncIterator[Guarded]:
 
 async def test_a_servicer_knows_whose_key_it_was(guarded: Guarded) -> None:
     await guarded.get(api_key=READER)
-    assert guarded.seen == [Identity(name="reader", principals=frozenset({"user:ann"}), scopes=frozenset({"read"}))]
+    known = Identity(name="reader", tenant="reader", principals=frozenset({"user:ann"}), scopes=frozenset({"read"}))
+    assert guarded.seen == [known]
 
 
 async def test_a_gateways_key_may_say_on_whose_behalf_it_calls(guarded: Guarded) -> None:
     await guarded.get(api_key=GATEWAY, principals=lambda: ["user:bob", "group:a,b"])
     assert guarded.seen[0].principals == {"user:bob", "group:a,b"}
-    with pytest.raises(PermissionDenied, match="may not say whose rights"):
+    with pytest.raises(PermissionDenied, match="may not say on whose behalf"):
         await guarded.get(api_key=READER, principals=lambda: ["user:bob"])
     assert len(guarded.seen) == 1
 
@@ -150,6 +151,22 @@ async def test_health_and_the_description_ask_for_no_key(guarded: Guarded) -> No
         for path in ("healthz", "readyz", "openapi.json"):
             async with session.get(f"http://{guarded.http.address}/{path}") as answer:
                 assert answer.status == 200
+
+
+async def test_a_gateways_key_may_say_on_which_tenants_account_it_calls_and_no_other_may(guarded: Guarded) -> None:
+    await guarded.get(api_key=GATEWAY, tenant=lambda: "Bücher, Ltd")
+    await guarded.get(api_key=GATEWAY)
+    await guarded.get(api_key=READER)
+    assert [each.tenant for each in guarded.seen] == ["Bücher, Ltd", "gateway", "reader"]
+    with pytest.raises(PermissionDenied, match="leave x-penstock-tenant out"):
+        await guarded.get(api_key=READER, tenant=lambda: "acme")
+
+
+async def test_without_keys_a_caller_may_name_its_tenant(opened: Guarded) -> None:
+    await opened.get(tenant=lambda: "acme")
+    await opened.get(tenant=lambda: "x" * 1000)
+    await opened.get()
+    assert [each.tenant for each in opened.seen] == ["acme", "x" * 128, ""]
 
 
 async def test_without_keys_everybody_may_do_everything_and_say_who_they_are(opened: Guarded) -> None:

@@ -38,7 +38,7 @@ def file(tmp_path: Path) -> Path:
     ],
 )
 def test_a_key_is_shown_in_either_header(file: Path, metadata: dict[str, str]) -> None:
-    expected = Identity(name="ann", principals=frozenset({"user:ann"}), scopes=frozenset({"read"}))
+    expected = Identity(name="ann", tenant="ann", principals=frozenset({"user:ann"}), scopes=frozenset({"read"}))
     assert Keyring(file).identify(metadata) == expected
 
 
@@ -59,7 +59,7 @@ def test_what_is_no_listed_key_is_not_known(file: Path, key: str) -> None:
 
 def test_only_a_key_that_may_says_whose_rights_it_has(file: Path) -> None:
     asserted = {"x-api-key": KEY, "x-penstock-principals": "user:bob, group:legal"}
-    with pytest.raises(PermissionDenied, match="may not say whose rights"):
+    with pytest.raises(PermissionDenied, match="may not say on whose behalf"):
         Keyring(file).identify(asserted)
     file.write_text(json.dumps([entry(principals=["user:ann"], may_assert_principals=True)]))
     assert Keyring(file).identify(asserted).principals == {"user:bob", "group:legal"}

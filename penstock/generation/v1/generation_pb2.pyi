@@ -106,14 +106,16 @@ class TokenLogprob(_message.Message):
     def __init__(self, token: _Optional[str] = ..., logprob: _Optional[float] = ..., token_id: _Optional[int] = ..., top: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ...) -> None: ...
 
 class Timings(_message.Message):
-    __slots__ = ("queued_s", "first_token_s", "done_s")
+    __slots__ = ("queued_s", "first_token_s", "done_s", "admitted_s")
     QUEUED_S_FIELD_NUMBER: _ClassVar[int]
     FIRST_TOKEN_S_FIELD_NUMBER: _ClassVar[int]
     DONE_S_FIELD_NUMBER: _ClassVar[int]
+    ADMITTED_S_FIELD_NUMBER: _ClassVar[int]
     queued_s: float
     first_token_s: float
     done_s: float
-    def __init__(self, queued_s: _Optional[float] = ..., first_token_s: _Optional[float] = ..., done_s: _Optional[float] = ...) -> None: ...
+    admitted_s: float
+    def __init__(self, queued_s: _Optional[float] = ..., first_token_s: _Optional[float] = ..., done_s: _Optional[float] = ..., admitted_s: _Optional[float] = ...) -> None: ...
 
 class Alternative(_message.Message):
     __slots__ = ("index", "text", "finish_reason", "matched_stop", "logprobs")
