@@ -1,8 +1,8 @@
 """Forms that an answer may be held to: what is wrong with one, before any engine compiles it.
 
 An engine compiles a form into an automaton over its vocabulary, in a process that all requests share, and asks it before each
-token. What would take that minutes or gigabytes, or what engines read differently, is refused here, by what can be computed from
-the text alone. Bounds are measured with xgrammar, which vLLM and OpenVINO use.
+token. What would take that minutes or gigabytes, or what engines read differently, is refused here, by what can be computed
+from the text alone. Bounds are measured with xgrammar, which vLLM and OpenVINO use.
 """
 
 from collections.abc import Iterator
