@@ -25,15 +25,16 @@ _FILE_TYPES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufHeader:
-    """`context_window` is in tokens, 0 where the file does not say; `precision` such as "gguf-q4_1"."""
+    """`context_window` is in tokens, 0 where the file does not say, as is `vocabulary`; `precision` such as "gguf-q4_1"."""
 
     context_window: int
     precision: str
+    vocabulary: int = 0
 
 
 def read_header(path: Path) -> GgufHeader:
     """Raises FailedPrecondition when the file is no GGUF or is cut off."""
-    window, file_type = 0, -1
+    window, file_type, vocabulary = 0, -1, 0
     try:
         with path.open("rb") as file:
             for _ in range(_count_of_pairs(file, path)):
@@ -43,12 +44,15 @@ def read_header(path: Path) -> GgufHeader:
                     window = value
                 elif key == "general.file_type" and isinstance(value, int):
                     file_type = value
-                if window and file_type >= 0:
+                elif key == "tokenizer.ggml.tokens" and isinstance(value, int):
+                    vocabulary = value
+                if window and file_type >= 0 and vocabulary:
                     break
     except (struct.error, KeyError, UnicodeDecodeError, OverflowError) as error:
         message = f"{path} is no readable GGUF file, or only a part of one; download it again"
         raise FailedPrecondition(message) from error
-    return GgufHeader(context_window=window, precision=f"gguf-{_FILE_TYPES[file_type]}" if file_type in _FILE_TYPES else "gguf")
+    precision = f"gguf-{_FILE_TYPES[file_type]}" if file_type in _FILE_TYPES else "gguf"
+    return GgufHeader(context_window=window, precision=precision, vocabulary=vocabulary)
 
 
 def _count_of_pairs(file: BinaryIO, path: Path) -> int:
@@ -61,6 +65,7 @@ def _count_of_pairs(file: BinaryIO, path: Path) -> int:
 
 
 def _read_value(file: BinaryIO, kind: int) -> object:
+    """A value; of an array its length."""
     if kind == _STRING:
         return _read_string(file)
     if kind != _ARRAY:
@@ -71,7 +76,7 @@ def _read_value(file: BinaryIO, kind: int) -> object:
             file.seek(_unpack(file, "Q"), 1)
     else:
         file.seek(count * struct.calcsize(_FORMATS[item]), 1)
-    return None
+    return count
 
 
 def _read_string(file: BinaryIO) -> str:

@@ -14,13 +14,32 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Final
 
+from generation_svc import forms
 from generation_svc import openvino_wire as wire
-from generation_svc.engine import Answer, Delta, Finished, FinishReason, GenerationRequest, Load, ModelInfo, Usage
+from generation_svc.engine import (
+    Answer,
+    Delta,
+    Feature,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    Load,
+    ModelInfo,
+    StructuredOutput,
+    TokenLogprob,
+    Usage,
+)
 from penstock.errors import EngineFailed, FailedPrecondition, PenstockError, by_reason
 
 log = logging.getLogger("generation_svc.openvino")
 
 ENGINE: Final = "openvino"
+FEATURES: Final = frozenset({
+    Feature.TOP_K, Feature.MIN_P, Feature.REPETITION_PENALTY, Feature.MIN_TOKENS, Feature.INCLUDE_STOP, Feature.LOGPROBS,
+})  # fmt: skip
+"""OpenVINO's log probabilities are of the model's own distribution, as the contract has it, but of the chosen token alone."""
+FORMS: Final = frozenset({Feature.JSON_SCHEMA, Feature.JSON_OBJECT, Feature.REGEX, Feature.CHOICE, Feature.GRAMMAR})
+_ANY_OBJECT: Final = '{"type": "object", "additionalProperties": true}'
 _LEAVE_S: Final = 5.0
 """Time for the worker to end the step that it is in."""
 
@@ -45,6 +64,7 @@ class OpenVinoEngine:
         self._ids = itertools.count(1)
         self._inboxes: dict[int, asyncio.Queue[wire.Progress]] = {}
         self._alive = True
+        self._cache_used = 0.0
         self._listener = asyncio.create_task(self._listen())
 
     @classmethod
@@ -60,7 +80,13 @@ class OpenVinoEngine:
             process.kill()
             process.wait()
             raise
-        model = ModelInfo(name=served_name, engine=ENGINE, context_window=opened.context_window, precision=opened.precision)
+        model = ModelInfo(
+            name=served_name,
+            engine=ENGINE,
+            context_window=opened.context_window,
+            precision=opened.precision,
+            features=FEATURES | FORMS if opened.takes_forms else FEATURES,
+        )
         return cls(process=process, reader=reader, writer=writer, model=model, on_death=on_death)
 
     async def generate(self, request: GenerationRequest) -> Answer:
@@ -75,7 +101,7 @@ class OpenVinoEngine:
                 if step.failed is not None:
                     raise _error(step.failed)
                 if step.text or step.token_count:
-                    yield Delta(text=step.text, token_count=step.token_count)
+                    yield _delta(step)
                 if step.ended is not None:
                     yield _finished(step.ended)
                     return
@@ -91,7 +117,8 @@ class OpenVinoEngine:
         return self._alive
 
     def load(self) -> Load:
-        return Load(running=len(self._inboxes), waiting=0)
+        # What the last step used is no longer used when nothing runs, but no step says so.
+        return Load(running=len(self._inboxes), waiting=0, cache_used=self._cache_used if self._inboxes else 0.0)
 
     async def close(self) -> None:
         self._on_death = _ignore
@@ -103,7 +130,9 @@ class OpenVinoEngine:
         try:
             with suppress(ConnectionError):
                 while line := await self._reader.readline():
-                    for step in wire.decode_progress(line):
+                    news = wire.decode_news(line)
+                    self._cache_used = news.cache_used
+                    for step in news.steps:
                         self._deliver(step)
         finally:
             self._bury()
@@ -158,7 +187,23 @@ def _ask(number: int, request: GenerationRequest) -> wire.Ask:
         prompt=request.prompt,
         sampling=asdict(request.sampling),
         streamed=request.streamed,
+        form=_form(request.structured_output) if request.structured_output else None,
+        logprobs=request.logprobs is not None,
     )
+
+
+def _form(asked: StructuredOutput) -> tuple[str, str]:
+    """How OpenVINO names a form, and its text."""
+    if asked.kind is Feature.CHOICE:
+        return "grammar", forms.choice_grammar(asked.choices)
+    if asked.kind is Feature.JSON_OBJECT:
+        return "json_schema", _ANY_OBJECT
+    return asked.kind.value, asked.value
+
+
+def _delta(step: wire.Progress) -> Delta:
+    logprobs = tuple(TokenLogprob(token=text, logprob=logprob, token_id=number) for number, text, logprob in step.logprobs)
+    return Delta(text=step.text, token_count=step.token_count, logprobs=logprobs)
 
 
 def _finished(ended: wire.Ended) -> Finished:

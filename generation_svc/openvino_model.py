@@ -1,7 +1,7 @@
-"""A model in OpenVINO GenAI, with its tokenizer and its limits. The only importer of openvino_genai."""
+"""A model in OpenVINO GenAI, with its tokenizer and its limits. With openvino_forms the only importer of openvino_genai."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,11 +10,15 @@ import orjson
 
 from generation_svc.engine import FinishReason, answer_room
 from generation_svc.gguf_header import read_header
+from generation_svc.openvino_forms import Compiler, structured_output
 from generation_svc.openvino_wire import Ask, Open, Opened
+from generation_svc.text_stream import REPLACEMENT
 from penstock.errors import EmptyText, FailedPrecondition, InvalidArgument
 
 _WINDOW_TOKENS_IF_UNKNOWN: Final = 2048
 _COUNTED_WINDOWS_MAX: Final = 16
+_MIN_P_MAX: Final = 0.999999
+"""OpenVINO takes no 1, which leaves the likeliest token alone, and those that are as likely."""
 _FINISH_REASONS: Final = {
     openvino_genai.GenerationFinishReason.STOP: FinishReason.STOP,
     openvino_genai.GenerationFinishReason.LENGTH: FinishReason.LENGTH,
@@ -31,12 +35,19 @@ class OpenModel:
         self.pipeline = _load(asked)
         self.tokenizer = self.pipeline.get_tokenizer()
         self._decodes_batches = self._batches_are_decoded_right()
-        own_window = header.context_window if header else _window_of_folder(path)
+        own_window = header.context_window if header else _of_folder(path, "max_position_embeddings")
         window = self._uncut(asked.context_window or own_window or _WINDOW_TOKENS_IF_UNKNOWN)
         if asked.context_window > window or (own_window and asked.context_window > own_window):
             message = f"the context window of {asked.context_window} tokens is larger than the model's {own_window or window}"
             raise FailedPrecondition(message)
-        self.opened = Opened(context_window=window, precision=header.precision if header else "")
+        self._vocabulary = header.vocabulary if header else _of_folder(path, "vocab_size")
+        precision = header.precision if header else ""
+        self.opened = Opened(context_window=window, precision=precision, takes_forms=self._vocabulary > 0)
+        self._texts: dict[int, str] = {}
+
+    def compiler(self, done: Callable[[], None]) -> Compiler | None:
+        """What compiles forms beside the pipeline; None where the size of the vocabulary is not known."""
+        return Compiler(self.tokenizer, self._vocabulary, done) if self._vocabulary else None
 
     def prompt(self, ask: Ask) -> tuple[Any, int]:
         """The prompt's tokens as a tensor [1, tokens], and how many may follow it.
@@ -52,17 +63,23 @@ class OpenModel:
             raise EmptyText("the prompt has no tokens")
         return ids, self._room(ask, ids.shape[1])
 
-    def config(self, sampling: dict[str, Any], max_tokens: int) -> Any:
+    def config(self, ask: Ask, max_tokens: int) -> Any:
         """OpenVINO's configuration of one request, on top of the model's own."""
-        config = self.pipeline.get_config()
+        sampling, config = ask.sampling, self.pipeline.get_config()
         config.max_new_tokens = max_tokens
-        for name in ("top_p", "top_k", "presence_penalty", "frequency_penalty"):
+        config.min_new_tokens = sampling["min_tokens"] or 0
+        config.logprobs = int(ask.logprobs)
+        if ask.form:
+            config.structured_output_config = structured_output(ask.form)
+        for name in ("top_p", "top_k", "presence_penalty", "frequency_penalty", "repetition_penalty"):
             if sampling[name] is not None:
                 setattr(config, name, sampling[name])
+        if sampling["min_p"] is not None:
+            config.min_p = min(sampling["min_p"], _MIN_P_MAX)
         if sampling["temperature"] is not None:
             config.do_sample = sampling["temperature"] > 0
             config.temperature = sampling["temperature"] or 1.0
-        elif any(sampling[name] is not None for name in ("top_p", "top_k", "seed")):
+        elif any(sampling[name] is not None for name in ("top_p", "top_k", "min_p", "seed")):
             config.do_sample = True
         # OpenVINO's own default is the same seed for everyone.
         config.rng_seed = random.getrandbits(32) if sampling["seed"] is None else sampling["seed"]
@@ -71,6 +88,17 @@ class OpenModel:
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(list(ids))
         return text
+
+    def token_text(self, token_id: int) -> str:
+        """A token's own text, with U+FFFD where it is a part of a character."""
+        if token_id not in self._texts:
+            self._texts[token_id] = self.tokenizer.decode([token_id], skip_special_tokens=False) or REPLACEMENT
+        return self._texts[token_id]
+
+    def cache_used(self) -> float:
+        """The share of the memory for keys and values that the last step has used."""
+        percent: float = self.pipeline.get_metrics().cache_usage
+        return percent / 100
 
     def decode_all(self, windows: Sequence[Sequence[int]]) -> list[str]:
         """Many at once, which costs little more than one."""
@@ -120,15 +148,17 @@ class OpenModel:
         return min(window, tokens)
 
 
-def read(handle: Any) -> tuple[list[int], FinishReason | None]:
-    """The tokens that have come since the last time, and why the answer ended, if it did."""
+def read(handle: Any) -> tuple[list[int], list[float], FinishReason | None]:
+    """The tokens that have come since the last time, their log probabilities, and why the answer ended, if it did."""
     ids: list[int] = []
+    logprobs: list[float] = []
     finish_reason = None
     while handle.can_read():
         for output in handle.read().values():
             ids += output.generated_ids
+            logprobs += output.generated_log_probs
             finish_reason = _FINISH_REASONS.get(output.finish_reason, finish_reason)
-    return ids, finish_reason
+    return ids, logprobs, finish_reason
 
 
 def is_given_up(handle: Any) -> bool:
@@ -161,7 +191,8 @@ def _pieces(text: str, characters: int = 4096) -> Iterator[str]:
         start = end
 
 
-def _window_of_folder(path: Path) -> int:
+def _of_folder(path: Path, name: str) -> int:
+    """A number of the model's config.json, 0 where it is not there."""
     config = path / "config.json"
-    window = orjson.loads(config.read_bytes()).get("max_position_embeddings") if config.is_file() else None
-    return window if isinstance(window, int) else 0
+    number = orjson.loads(config.read_bytes()).get(name) if config.is_file() else None
+    return number if isinstance(number, int) else 0

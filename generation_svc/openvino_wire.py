@@ -1,11 +1,12 @@
 """What the openvino engine and its worker process say to each other: JSON lines over a socket pair.
 
     engine -> worker    Open, once; then Ask and Cancel
-    worker -> engine    Opened or Failed, once; then a list of Progress after each step that made any
+    worker -> engine    Opened or Failed, once; then a News after each step that made any progress
 
 A line is a JSON array whose first element names the type. Both ends are ours and of one version.
 """
 
+import os
 import select
 import socket
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from generation_svc.engine import Timings
 
 LINE_BYTES_MAX: Final = 256 * 2**20
 """Above any message that a service accepts."""
+_WAIT_MS: Final = 1000
+"""After which a waiting worker looks after its own clocks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,21 +40,26 @@ class Open:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """The model is loaded. `context_window` is in tokens."""
+    """The model is loaded. `context_window` is in tokens; `takes_forms` says whether an answer can be held to a form."""
 
     context_window: int
     precision: str
+    takes_forms: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """One request. `messages` are {role, content}; `sampling` is engine.Sampling's fields."""
+    """One request. `messages` are {role, content}; `sampling` is engine.Sampling's fields; `form` as OpenVINO names it, and its
+    text: ("regex", "[a-z]+").
+    """
 
     id: int
     messages: list[dict[str, str]]
     prompt: str
     sampling: dict[str, Any]
     streamed: bool
+    form: tuple[str, str] | None = None
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,13 +91,25 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What one request has come to: more text, and at last `ended` or `failed`."""
+    """What one request has come to: more text, and at last `ended` or `failed`.
+
+    `logprobs` are (number, text, logarithm of the probability) of each new token, where they were asked for.
+    """
 
     id: int
     text: str = ""
     token_count: int = 0
+    logprobs: list[tuple[int, str, float]] = field(default_factory=list)
     ended: Ended | None = None
     failed: Failed | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """What a step has brought. `cache_used` is the share of the memory for keys and values that is in use."""
+
+    steps: list[Progress]
+    cache_used: float
 
 
 Said = Open | Opened | Ask | Cancel | Failed
@@ -102,16 +122,23 @@ def encode(said: Said) -> bytes:
 
 def decode(line: bytes) -> Said:
     name, fields = orjson.loads(line)
+    if fields.get("form"):
+        fields["form"] = tuple(fields["form"])
     said: Said = _TYPES[name](**fields)
     return said
 
 
-def encode_progress(steps: list[Progress]) -> bytes:
-    return orjson.dumps(steps) + b"\n"
+def encode_news(news: News) -> bytes:
+    return orjson.dumps(news) + b"\n"
 
 
-def decode_progress(line: bytes) -> Iterator[Progress]:
-    for fields in orjson.loads(line):
+def decode_news(line: bytes) -> News:
+    news = orjson.loads(line)
+    return News(steps=list(_progress(news["steps"])), cache_used=news["cache_used"])
+
+
+def _progress(steps: list[dict[str, Any]]) -> Iterator[Progress]:
+    for fields in steps:
         if ended := fields["ended"]:
             fields["ended"] = Ended(**{**ended, "timings": Timings(**ended["timings"])})
         if failed := fields["failed"]:
@@ -120,23 +147,35 @@ def decode_progress(line: bytes) -> Iterator[Progress]:
 
 
 class WorkerSocket:
-    """The worker's end: blocking, and owned by its one thread."""
+    """The worker's end: blocking, and owned by its main thread. `wake` alone may be called by another."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         self._poll = select.poll()
         self._poll.register(end, select.POLLIN)
+        self._woken = os.eventfd(0, os.EFD_NONBLOCK)
+        self._poll.register(self._woken, select.POLLIN)
         self._rest = b""
 
     def lines(self, *, wait: bool) -> list[bytes]:
-        """Whole lines that have come; waits for one, without using the processor, if `wait`. Raises EOFError at the end."""
-        if not self._poll.poll(None if wait else 0):
+        """Whole lines that have come; waits for some or for `wake`, without using the processor, if `wait`.
+
+        Raises EOFError at the end.
+        """
+        ready = [descriptor for descriptor, _ in self._poll.poll(_WAIT_MS if wait else 0)]
+        if self._woken in ready:
+            os.eventfd_read(self._woken)
+        if self._end.fileno() not in ready:
             return []
         data = self._end.recv(2**20)
         if not data:
             raise EOFError
         *lines, self._rest = (self._rest + data).split(b"\n")
         return lines
+
+    def wake(self) -> None:
+        """Ends a wait of the main thread."""
+        os.eventfd_write(self._woken, 1)
 
     def send(self, line: bytes) -> None:
         """Waits while the other end does not read, which bounds what is under way."""

@@ -41,24 +41,36 @@ class Detokenizer:
 
 
 class StopMatcher:
-    """Holds back text that may be the beginning of a stop string, until it is one or is not."""
+    """Holds back text that may be the beginning of a stop string, until it is one or is not.
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    `included` leaves the stop string that was met at the end of the text.
+    """
+
+    def __init__(self, stops: Sequence[str], *, included: bool = False) -> None:
         self._stops = tuple(stops)
+        self._included = included
         self._held = ""
 
-    def push(self, text: str) -> tuple[str, str]:
-        """(text that may be shown, the stop string that was met or ""). After a match nothing more is to come."""
+    def push(self, text: str, *, counts: bool = True) -> tuple[str, str]:
+        """(text that may be shown, the stop string that was met or ""). After a match nothing more is to come.
+
+        Text that does not count, as before the fewest tokens, may hold a whole stop string or begin one, but ends none.
+        """
         if not self._stops:
             return text, ""
-        text = self._held + text
-        met = min(((text.index(stop), -len(stop), stop) for stop in self._stops if stop in text), default=None)
+        fresh, text = len(self._held), self._held + text
+        met = self._met(text, fresh) if counts else None
         if met is not None:
             self._held = ""
-            return text[: met[0]], met[2]
+            return text[: met[0] + (len(met[2]) if self._included else 0)], met[2]
         keep = max(_overlap(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep], ""
+
+    def _met(self, text: str, fresh: int) -> tuple[int, int, str] | None:
+        """(where, -length, stop string): the first that ends in the fresh text, the longest of those that begin there."""
+        found = ((text.find(stop, max(0, fresh - len(stop) + 1)), -len(stop), stop) for stop in self._stops)
+        return min((each for each in found if each[0] >= 0), default=None)
 
     def flush(self) -> str:
         """What was held back, when the answer ends without a stop string."""
