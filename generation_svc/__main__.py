@@ -8,11 +8,12 @@ from typing import Final
 
 from generation_svc.admission import Admission
 from generation_svc.coalescing import Coalescing
-from generation_svc.engine import Engine
+from generation_svc.engine import Engine, PoolingEngine
 from generation_svc.generation import Generation
 from generation_svc.metrics import GenerationMetrics
 from generation_svc.servicer import GenerationServicer
 from generation_svc.settings import GenerationSettings
+from generation_svc.vllm_version import check_version
 from penstock.errors import FailedPrecondition
 from penstock.generation.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
 from penstock.server import Assembly, Service, run
@@ -46,12 +47,17 @@ async def _vllm(settings: GenerationSettings, on_death: OnDeath) -> Engine:
     if settings.model.endswith(".gguf"):
         message = "vLLM takes a checkpoint, not a GGUF file: penstock models prepare makes one; name its folder as the model"
         raise FailedPrecondition(message)
-    try:
-        from generation_svc.vllm_engine import VllmEngine  # noqa: PLC0415
-    except ImportError as error:
-        message = f"vLLM is not in this environment ({error}); run the service in the one that make vllm makes"
-        raise FailedPrecondition(message) from error
+    check_version()
+    from generation_svc.vllm_engine import VllmEngine  # noqa: PLC0415
+
     return await VllmEngine.start(settings, on_death=on_death)
+
+
+async def _vllm_pooling(settings: GenerationSettings, on_death: OnDeath) -> PoolingEngine:
+    check_version()
+    from generation_svc.vllm_pooling_engine import VllmPoolingEngine  # noqa: PLC0415
+
+    return await VllmPoolingEngine.start(settings, on_death=on_death)
 
 
 async def _openai(settings: GenerationSettings, on_death: OnDeath) -> Engine:  # noqa: ARG001  # What is elsewhere can't die here.
@@ -64,6 +70,10 @@ ENGINES: Final[dict[str, Callable[[GenerationSettings, OnDeath], Awaitable[Engin
     "openvino": _openvino,
     "vllm": _vllm,
     "openai": _openai,
+}
+
+POOLING_ENGINES: Final[dict[str, Callable[[GenerationSettings, OnDeath], Awaitable[PoolingEngine]]]] = {
+    "vllm-pooling": _vllm_pooling,
 }
 
 

