@@ -1,6 +1,7 @@
 """The serving part's reference: vLLM's AsyncLLM, called by a loop in the process that holds it, as its own examples do.
 
-Its arguments are those that the service gives it; what stands between a caller and AsyncLLM in the service is not here.
+Its arguments are those that the service gives it, and so is what counts its statistics, which costs less than vLLM's own; what
+stands between a caller and AsyncLLM in the service is not here.
 """
 
 import itertools
@@ -13,13 +14,13 @@ from typing import Any
 import orjson
 from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
-from vllm.v1.engine.async_llm import AsyncLLM
 
 from bench.closed_loop import Reply, drive, nothing_to_open
 from bench.meter import Meter
 from bench.worker import load_from
+from generation_svc import vllm_api, vllm_arguments
 from generation_svc.settings import GenerationSettings
-from generation_svc.vllm_engine import engine_args
+from generation_svc.vllm_statistics import EngineStatistics
 
 
 class AsyncLlmCaller:
@@ -48,7 +49,8 @@ class AsyncLlmCaller:
 @asynccontextmanager
 async def serving() -> AsyncIterator[Mapping[str, Any]]:
     """The task of this role, once the model is loaded. Its settings come from the environment, as the service's do."""
-    llm = AsyncLLM.from_engine_args(engine_args(GenerationSettings()))
+    arguments = vllm_arguments.generating(GenerationSettings(), vllm_api.installation())
+    llm = vllm_api.load(arguments, EngineStatistics(slots=arguments["max_num_seqs"]))
 
     async def run(*, load: Mapping[str, Any], pids: Mapping[str, list[int]]) -> dict[str, Any]:
         return asdict(await drive(AsyncLlmCaller(llm), load_from(load), Meter(pids)))

@@ -4,13 +4,15 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, cast
 
 from generation_svc.admission import Admission
 from generation_svc.coalescing import Coalescing
+from generation_svc.core import Core
 from generation_svc.engine import Engine, PoolingEngine
 from generation_svc.generation import Generation
 from generation_svc.metrics import GenerationMetrics
+from generation_svc.pooling import Pooling
 from generation_svc.servicer import GenerationServicer
 from generation_svc.settings import GenerationSettings
 from generation_svc.vllm_version import check_version
@@ -84,32 +86,40 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
     _check_room(settings)
     began = time.monotonic()
     log.info("%s loads %s", settings.engine, settings.model)
-    engine = await ENGINES[settings.engine](settings, assembly.stop)
+    is_pooling = settings.engine in POOLING_ENGINES
+    engine = await (POOLING_ENGINES if is_pooling else ENGINES)[settings.engine](settings, assembly.stop)
     try:
         model = engine.models()[0]
         facts = f"window {model.context_window or 'unknown'}, {model.precision or 'precision unknown'}"
         log.info("models/%s is loaded after %.1f s: %s", model.name, time.monotonic() - began, facts)
-        admission = Admission(running_max=settings.running_max, waiting_max=settings.waiting_max)
-        metrics = GenerationMetrics(assembly.telemetry.meter("generation"), assembly.telemetry.histograms)
-        metrics.watch(admission, engine)
-        generation = Generation(
-            engine=engine,
-            admission=admission,
-            coalescing=Coalescing(
-                tokens_max=settings.coalesce_tokens_max,
-                delay_max_s=settings.coalesce_ms_max / 1000,
-                unread_tokens_max=settings.unread_tokens_max,
-                unread_max_s=settings.unread_max_s,
-            ),
-            tracer=assembly.telemetry.tracer("generation"),
-            metrics=metrics,
-            capture_content=assembly.telemetry.capture_content,
-            cache_per_tenant=settings.cache_per_tenant,
-        )
-        add_GenerationServiceServicer_to_server(GenerationServicer(generation), assembly.dispatcher)  # type: ignore[no-untyped-call]  # Generated without types.
+        core = _core(engine, assembly)
+        add_GenerationServiceServicer_to_server(GenerationServicer(core), assembly.dispatcher)  # type: ignore[no-untyped-call]  # Generated without types.
         yield
     finally:
         await engine.close()
+
+
+def _core(engine: Engine | PoolingEngine, assembly: Assembly) -> Core:
+    settings: GenerationSettings = assembly.settings
+    admission = Admission(running_max=settings.running_max, waiting_max=settings.waiting_max)
+    metrics = GenerationMetrics(assembly.telemetry.meter("generation"), assembly.telemetry.histograms)
+    metrics.watch(admission, engine)
+    if settings.engine in POOLING_ENGINES:
+        return Pooling(engine=cast("PoolingEngine", engine), admission=admission)
+    return Generation(
+        engine=cast("Engine", engine),
+        admission=admission,
+        coalescing=Coalescing(
+            tokens_max=settings.coalesce_tokens_max,
+            delay_max_s=settings.coalesce_ms_max / 1000,
+            unread_tokens_max=settings.unread_tokens_max,
+            unread_max_s=settings.unread_max_s,
+        ),
+        tracer=assembly.telemetry.tracer("generation"),
+        metrics=metrics,
+        capture_content=assembly.telemetry.capture_content,
+        cache_per_tenant=settings.cache_per_tenant,
+    )
 
 
 def _check_room(settings: GenerationSettings) -> None:

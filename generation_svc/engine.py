@@ -29,6 +29,7 @@ class Feature(StrEnum):
     What an engine does not declare is refused before it sees the request (features.check), and never ignored.
     """
 
+    GENERATE = "generate"
     TOP_K = "top_k"
     MIN_P = "min_p"
     REPETITION_PENALTY = "repetition_penalty"

@@ -8,8 +8,7 @@ cancellation, which closes the engine's iterator and so frees its slot.
 
 import hashlib
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import replace
 
 from opentelemetry.trace import Tracer
 
@@ -17,37 +16,16 @@ from generation_svc import features
 from generation_svc.admission import Admission
 from generation_svc.answer_span import AnswerSpan
 from generation_svc.coalescing import Coalescing, coalesce
-from generation_svc.engine import Answer, Engine, Feature, Finished, GenerationRequest, Load, ModelInfo, TokenLogprob
+from generation_svc.core import Core, Text, WholeAnswer
+from generation_svc.engine import Answer, Engine, Feature, Finished, GenerationRequest, ModelInfo
 from generation_svc.metrics import GenerationMetrics
 from generation_svc.several import several
 from generation_svc.validation import check
 from generation_svc.watch import Watch
-from penstock.errors import EngineFailed, Internal, InvalidArgument, ModelNotFound
-
-MODEL_PREFIX: Final = "models/"
-DEFAULT_MODEL: Final = "default"
+from penstock.errors import Internal
 
 
-@dataclass(slots=True, kw_only=True)
-class Text:
-    """The text of one answer as it was put together, and its tokens where their log probabilities were asked for."""
-
-    pieces: list[str] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        return "".join(self.pieces)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WholeAnswer:
-    """What was waited for: the texts of all answers, the first of which `finished` speaks of."""
-
-    texts: tuple[Text, ...]
-    finished: Finished
-
-
-class Generation:
+class Generation(Core):
     """Answers requests with one engine. Raises PenstockError only, and asyncio's CancelledError."""
 
     def __init__(
@@ -61,37 +39,13 @@ class Generation:
         capture_content: bool = False,
         cache_per_tenant: bool = True,
     ) -> None:
+        super().__init__(engine, admission)
         self._engine = engine
-        self.admission = admission
         self._coalescing = coalescing
         self._tracer = tracer
         self._metrics = metrics
         self._capture_content = capture_content
         self._cache_per_tenant = cache_per_tenant
-
-    def models(self) -> tuple[ModelInfo, ...]:
-        """What is served; the first is "models/default"."""
-        return self._engine.models()
-
-    def load(self) -> Load:
-        """What the engine works on."""
-        return self._engine.load()
-
-    def find_model(self, name: str) -> ModelInfo:
-        """The model of a resource name. Raises InvalidArgument for what is no such name, ModelNotFound for no such model."""
-        short = name.removeprefix(MODEL_PREFIX)
-        if short == name or not short or "/" in short:
-            message = f'model is {name!r}, must be "models/" and a name, such as "models/{DEFAULT_MODEL}"'
-            raise InvalidArgument(message, metadata={"field": "model"})
-        served = self._engine.models()
-        if short == DEFAULT_MODEL:
-            return served[0]
-        for model in served:
-            if model.name == short:
-                return model
-        names = ", ".join(f"{MODEL_PREFIX}{model.name}" for model in served)
-        message = f"no model {name!r} is served here; there is {names}"
-        raise ModelNotFound(message, metadata={"model": name, "served": names})
 
     async def whole(self, model: ModelInfo, request: GenerationRequest) -> WholeAnswer:
         """The answers, when they are complete."""
@@ -134,8 +88,7 @@ class Generation:
     async def _admitted(self, model: ModelInfo, request: GenerationRequest, watch: Watch, span: AnswerSpan) -> Answer:
         check(request)
         features.check(request, model)
-        if not self._engine.health():
-            raise EngineFailed("the engine has died; this process is about to leave and be restarted")
+        self.check_alive()
         async with self.admission.slot(tenant=request.tenant, priority=request.priority, slots=request.n):
             watch.admitted()
             asked = replace(request, trace_headers=span.trace_headers(), cache_salt=self._salt(model, request))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
+from generation_svc.core import WholeAnswer
 from generation_svc.engine import (
     Delta,
     Feature,
@@ -18,7 +19,6 @@ from generation_svc.engine import (
     TokenLogprob,
     Usage,
 )
-from generation_svc.generation import WholeAnswer
 from penstock import identity
 from penstock.errors import InvalidArgument
 from penstock.generation.v1 import generation_pb2 as pb
@@ -56,7 +56,7 @@ def answer_response(answer: WholeAnswer, model: str) -> pb.GenerateResponse:
         text=str(first),
         finish_reason=_FINISH_REASONS[finished.finish_reason],
         matched_stop=finished.matched_stop,
-        usage=_usage(finished.usage),
+        usage=usage_of(finished.usage),
         model=model,
         logprobs=_logprobs(first.logprobs),
         timings=_timings(finished.timings),
@@ -80,7 +80,7 @@ def done_event(finished: Finished, model: str) -> pb.StreamGenerateResponse:
     done = pb.StreamGenerateResponse.Done(
         finish_reason=_FINISH_REASONS[finished.finish_reason],
         matched_stop=finished.matched_stop,
-        usage=_usage(finished.usage),
+        usage=usage_of(finished.usage),
         model=model,
         timings=_timings(finished.timings),
         alternatives=[_alternative(index, end) for index, end in enumerate(finished.alternatives, start=1)],
@@ -130,7 +130,8 @@ def _logprobs(logprobs: Iterable[TokenLogprob]) -> list[pb.TokenLogprob]:
     ]
 
 
-def _usage(usage: Usage) -> pb.Usage:
+def usage_of(usage: Usage) -> pb.Usage:
+    """Tokens counted."""
     return pb.Usage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cached_tokens=usage.cached_tokens)
 
 

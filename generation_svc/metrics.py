@@ -11,7 +11,7 @@ from typing import Final
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from generation_svc.admission import Admission
-from generation_svc.engine import Engine, Load, ModelInfo
+from generation_svc.engine import Load, ModelHost, ModelInfo
 from generation_svc.watch import Watch
 from penstock import semconv
 from penstock.errors import PenstockError
@@ -52,7 +52,7 @@ class GenerationMetrics:
         )
         self._of_model: dict[str, _OfModel] = {}
 
-    def watch(self, admission: Admission, engine: Engine) -> None:
+    def watch(self, admission: Admission, engine: ModelHost) -> None:
         """Begins to tell the state of the queue and of the engine."""
         self._observe("requests", "{request}", "Slots that are taken, and requests that wait for one.", _requests(admission))
         self._observe("requests.limit", "{request}", "Slots that there are, and places to wait.", _limits(admission))
@@ -142,7 +142,7 @@ _COUNTERS: Final[tuple[tuple[str, str, str, _Value], ...]] = (
 )
 
 
-def _loaded(engine: Engine, value: _Value) -> Callable[[CallbackOptions], _Told]:
+def _loaded(engine: ModelHost, value: _Value) -> Callable[[CallbackOptions], _Told]:
     def told(_: CallbackOptions) -> _Told:
         found = value(engine.load())
         return () if found is None else (Observation(found),)

@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Final
 
+from generation_svc.core import MODEL_PREFIX, Core
 from generation_svc.engine import Delta, ModelInfo
-from generation_svc.generation import MODEL_PREFIX, Generation
-from generation_svc.messages import answer_response, delta_event, done_event, request_of
+from generation_svc.messages import answer_response, delta_event, done_event, request_of, usage_of
+from penstock import identity
 from penstock.dispatcher import CallContext
 from penstock.errors import InvalidArgument
 from penstock.generation.v1 import generation_pb2 as pb
@@ -17,12 +18,12 @@ PAGE_SIZE_MAX: Final = 1000
 
 
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
-    def __init__(self, generation: Generation) -> None:
-        self._generation = generation
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
     async def Generate(self, request: pb.GenerateRequest, context: CallContext) -> pb.GenerateResponse:
-        model = self._generation.find_model(request.model)
-        answer = await self._generation.whole(model, request_of(request))
+        model = self._core.find_model(request.model)
+        answer = await self._core.whole(model, request_of(request))
         return answer_response(answer, MODEL_PREFIX + model.name)
 
     async def StreamGenerate(
@@ -30,20 +31,31 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         request: pb.StreamGenerateRequest,
         context: CallContext,  # The port's signature.
     ) -> AsyncIterator[pb.StreamGenerateResponse]:
-        model = self._generation.find_model(request.model)
-        async with aclosing(self._generation.stream(model, request_of(request))) as parts:
+        model = self._core.find_model(request.model)
+        async with aclosing(self._core.stream(model, request_of(request))) as parts:
             async for part in parts:
                 yield delta_event(part) if isinstance(part, Delta) else done_event(part, MODEL_PREFIX + model.name)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: CallContext) -> pb.ListModelsResponse:
-        page, next_token = _page(self._generation.models(), request.page_size, request.page_token)
+        page, next_token = _page(self._core.models(), request.page_size, request.page_token)
         return pb.ListModelsResponse(models=[_model(model) for model in page], next_page_token=next_token)
 
     async def GetModel(self, request: pb.GetModelRequest, context: CallContext) -> pb.GetModelResponse:
-        return pb.GetModelResponse(model=_model(self._generation.find_model(request.name)))
+        return pb.GetModelResponse(model=_model(self._core.find_model(request.name)))
+
+    async def Embed(self, request: pb.EmbedRequest, context: CallContext) -> pb.EmbedResponse:
+        model = self._core.find_model(request.model)
+        made = await self._core.embed(model, tuple(request.texts), identity.current().tenant)
+        vectors = [pb.EmbedResponse.Vector(values=values) for values in made.vectors]
+        return pb.EmbedResponse(vectors=vectors, usage=usage_of(made.usage), model=MODEL_PREFIX + model.name)
+
+    async def Rerank(self, request: pb.RerankRequest, context: CallContext) -> pb.RerankResponse:
+        model = self._core.find_model(request.model)
+        made = await self._core.rerank(model, request.query, tuple(request.documents), identity.current().tenant)
+        return pb.RerankResponse(scores=made.scores, usage=usage_of(made.usage), model=MODEL_PREFIX + model.name)
 
     async def GetLoad(self, request: pb.GetLoadRequest, context: CallContext) -> pb.GetLoadResponse:
-        admission, load = self._generation.admission, self._generation.load()
+        admission, load = self._core.admission, self._core.load()
         return pb.GetLoadResponse(
             running=admission.running,
             waiting=admission.waiting,
