@@ -11,8 +11,8 @@ from contextlib import aclosing
 from functools import cached_property
 from typing import Any, Unpack
 
-from penstock.clients.connection import LONG_TIMEOUT_S, TIMEOUT_S, Client, items_of
-from penstock.clients.generation_messages import delta_of, ending_of, filled, load_of, logprobs_of, model_of
+from penstock.clients.connection import LONG_TIMEOUT_S, TIMEOUT_S, Client, items_of, resource_name
+from penstock.clients.generation_messages import delta_of, ending_of, filled, load_of, logprobs_of, model_of, vector_of
 from penstock.clients.generation_values import (
     Alternative,
     Answer,
@@ -102,6 +102,22 @@ class GenerationClient(Client):
         """The models that are served, the default one first."""
         pages = self._pages(self._stub.ListModels, pb.ListModelsRequest(), timeout_s)
         return tuple([model_of(model) async for model in items_of(pages, "models")])
+
+    async def embed(
+        self, texts: Sequence[str], *, model: str = "default", timeout_s: float = LONG_TIMEOUT_S
+    ) -> tuple[tuple[float, ...], ...]:
+        """A vector for each text, by a pooling model that has the feature "embed"."""
+        request = pb.EmbedRequest(model=resource_name("models", model), texts=texts)
+        response = await self._call(self._stub.Embed, request, timeout_s)
+        return tuple(map(vector_of, response.vectors))
+
+    async def rerank(
+        self, query: str, documents: Sequence[str], *, model: str = "default", timeout_s: float = LONG_TIMEOUT_S
+    ) -> tuple[float, ...]:
+        """How well each document answers the query, larger is better, by a pooling model that has the feature "rerank"."""
+        request = pb.RerankRequest(model=resource_name("models", model), query=query, documents=documents)
+        response = await self._call(self._stub.Rerank, request, timeout_s)
+        return tuple(response.scores)
 
     async def load(self, *, timeout_s: float = TIMEOUT_S) -> Load:
         """What the service works on now."""

@@ -1,6 +1,7 @@
 """Between the client's values and penstock.generation.v1's messages."""
 
 import json
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any, Final
@@ -124,3 +125,8 @@ def load_of(load: pb.GetLoadResponse) -> Load:
     """What the service works on."""
     told = {field.name: getattr(load, field.name) for field in fields(Load)}
     return Load(**{**told, "cache_used": load.cache_used if load.HasField("cache_used") else None})
+
+
+def vector_of(vector: pb.EmbedResponse.Vector) -> tuple[float, ...]:
+    """The numbers of a vector."""
+    return struct.unpack(f"<{len(vector.values) // 4}f", vector.values)
