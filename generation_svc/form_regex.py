@@ -76,6 +76,7 @@ class _Parser:
             return form_cost.one_of(self._class())
         if character == "\\":
             meant = self._escape()
+            self._refuse_nul(meant)
             return form_cost.one_of(_CLASSES[meant] if len(meant) == 2 else characters_of(meant))
         if character == ".":
             return form_cost.one_of(form_cost.ANY)
@@ -200,7 +201,7 @@ class _Parser:
         if len(number) < digits or not all(digit in "0123456789abcdefABCDEF" for digit in number):
             raise self._unfit(f"has a character's number without its {digits} digits")
         self._at += digits
-        self._refuse_nul(character := chr(int(number, 16)))
+        character = chr(int(number, 16))
         if "\ud800" <= character <= "\udfff":
             raise self._unfit("has half a character by its number", "write the character itself")
         return character
