@@ -5,7 +5,7 @@ The notation is GBNF, as xgrammar reads it:
     root ::= "yes" | "no" reason?     # rules begin a line; the answer is a root
     reason ::= ", " [a-z ]{1,20}
 
-Strings and classes may have \n \r \t \" \\ \] \- \xHH and \uHHHH. Macros, lookahead and classes such as \d are not taken.
+Strings and classes may have \n \r \t \" \\ \] \- \uHHHH, and \xHH where no digit of it can follow. Macros, lookahead and classes such as \d are not taken.
 """
 
 import re
@@ -22,8 +22,8 @@ _TOKEN: Final = re.compile(
     r"""(?P<space>(?:[ \t\r\n]|\#[^\r\n]*)+)
     |(?P<name>[A-Za-z_][A-Za-z0-9_-]*)
     |(?P<assign>::=)
-    |(?P<text>"(?:[^"\\\r\n]|\\[nrt"\\]|\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4})*")
-    |(?P<class>\[\^?(?:[^]\\\r\n[]|\\[][nrt"\\^-]|\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4})+\])
+    |(?P<text>"(?:[^"\\\r\n]|\\[nrt"\\]|\\x[0-9a-fA-F]{2}(?![0-9a-fA-F])|\\u[0-9a-fA-F]{4})*")
+    |(?P<class>\[\^?(?:[^]\\\r\n[]|\\[][nrt"\\^-]|\\x[0-9a-fA-F]{2}(?![0-9a-fA-F])|\\u[0-9a-fA-F]{4})+\])
     |(?P<count>\{[ ]?[0-9]{1,6}[ ]?(?:,[ ]?[0-9]{0,6}[ ]?)?\})
     |(?P<sign>[()|*+?])""",
     re.VERBOSE,

@@ -45,7 +45,7 @@ def choice_grammar(choices: tuple[str, ...]) -> str:
 def _quoted(character: str) -> str:
     if character in '"\\':
         return "\\" + character
-    return character if " " <= character != "\x7f" else f"\\x{ord(character):02x}"
+    return character if " " <= character != "\x7f" else f"\\u{ord(character):04x}"
 
 
 def _choice_faults(field: str, choices: tuple[str, ...]) -> Iterator[Violation]:

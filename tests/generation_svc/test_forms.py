@@ -96,6 +96,7 @@ def test_an_expression_that_explodes_is_refused_with_the_reason(pattern: str, wh
         ("a++", "after a repetition"),
         ("a\\", "ends in"),
         (r"\x4", "2 digits"),
+        (r"\x41B", "write \\u0041"),
         (r"\ud800", "half a character"),
         ("a\0b", "NUL"),
         (r"a\x00b", "NUL"),
@@ -256,7 +257,7 @@ def test_the_grammar_of_choices_is_a_grammar_of_just_these(choices: list[str]) -
     assert grammar(text) == ""
     quoted = re.findall(r'"((?:[^"\\]|\\.)*)"', text)
     plain = [
-        re.sub(r"\\x(..)|\\(.)", lambda escape: chr(int(escape[1], 16)) if escape[1] else escape[2], part) for part in quoted
+        re.sub(r"\\u(....)|\\(.)", lambda escape: chr(int(escape[1], 16)) if escape[1] else escape[2], part) for part in quoted
     ]
     assert plain == choices
 
