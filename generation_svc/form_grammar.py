@@ -5,7 +5,8 @@ The notation is GBNF, as xgrammar reads it:
     root ::= "yes" | "no" reason?     # rules begin a line; the answer is a root
     reason ::= ", " [a-z ]{1,20}
 
-Strings and classes may have \n \r \t \" \\ \] \- \uHHHH, and \xHH where no digit of it can follow. Macros, lookahead and classes such as \d are not taken.
+Strings and classes may have \n \r \t \" \\ \] \- \uHHHH, and \xHH where no further digit follows. Macros, lookahead and classes
+such as \d are not taken.
 """
 
 import re

@@ -99,7 +99,7 @@ def test_an_expression_that_explodes_is_refused_with_the_reason(pattern: str, wh
         (r"\x41B", "write \\u0041"),
         (r"\ud800", "half a character"),
         ("a\0b", "NUL"),
-        (r"a\x00b", "NUL"),
+        (r"a\x00 b", "NUL"),
         ("", "0 bytes"),
         ("a" * 5000, "5000 bytes"),
     ],
