@@ -66,7 +66,7 @@ def literal(text: str) -> Cost:
     if not text:
         return Cost()
     inner = characters_of(text[1:])
-    return Cost(states=len(text.encode()), nullable=False, first=characters_of(text[0]), inner=inner)
+    return Cost(states=len(text.encode(errors="replace")), nullable=False, first=characters_of(text[0]), inner=inner)
 
 
 def in_order(one: Cost, other: Cost) -> Cost:

@@ -5,7 +5,8 @@ The notation is GBNF, as xgrammar reads it:
     root ::= "yes" | "no" reason?     # rules begin a line; the answer is a root
     reason ::= ", " [a-z ]{1,20}
 
-Strings and classes may have \n \r \t \" \\ \] \- \xHH and \uHHHH. Macros, lookahead and classes such as \d are not taken.
+Strings and classes may have \n \r \t \" \\ \] \- \uHHHH, and \xHH where no further digit follows. Macros, lookahead and classes
+such as \d are not taken.
 """
 
 import re
@@ -22,8 +23,8 @@ _TOKEN: Final = re.compile(
     r"""(?P<space>(?:[ \t\r\n]|\#[^\r\n]*)+)
     |(?P<name>[A-Za-z_][A-Za-z0-9_-]*)
     |(?P<assign>::=)
-    |(?P<text>"(?:[^"\\\r\n]|\\[nrt"\\]|\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4})*")
-    |(?P<class>\[\^?(?:[^]\\\r\n[]|\\[][nrt"\\^-]|\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4})+\])
+    |(?P<text>"(?:[^"\\\r\n]|\\[nrt"\\]|\\x[0-9a-fA-F]{2}(?![0-9a-fA-F])|\\u[0-9a-fA-F]{4})*")
+    |(?P<class>\[\^?(?:[^]\\\r\n[]|\\[][nrt"\\^-]|\\x[0-9a-fA-F]{2}(?![0-9a-fA-F])|\\u[0-9a-fA-F]{4})+\])
     |(?P<count>\{[ ]?[0-9]{1,6}[ ]?(?:,[ ]?[0-9]{0,6}[ ]?)?\})
     |(?P<sign>[()|*+?])""",
     re.VERBOSE,
@@ -54,6 +55,20 @@ def check(text: str) -> None:
     )
     if "root" not in ends.found():
         raise UnfitForm("has no text that it allows: root needs itself, or rules that need themselves", "give it an end")
+    _check_pairs(ends)
+
+
+def _check_pairs(ends: "_Ends") -> None:
+    """Two rules side by side that may both be empty, or s ::= s s, can divide a text between them in any way: the work for a
+    token grows with the length of the answer.
+    """
+    empty = ends.found(texts_end=False)
+    for rule, one, other in ends.pairs:
+        if (one in empty and other in empty) or rule == one == other:
+            message = (
+                f"has {one[:64]} beside {other[:64]}, which can divide a text between them in any way, in the rule {rule[:64]}"
+            )
+            raise UnfitForm(message, "let only one of them be empty, and repeat with * or + instead of s ::= s s")
 
 
 def _tokens(text: str) -> list[Token]:
@@ -103,7 +118,10 @@ class _Ends:
 
     def __init__(self, rules: Iterable[str]) -> None:
         self.rules = {name: number for number, name in enumerate(rules)}
+        self.pairs: list[tuple[str, str, str]] = []
+        """(rule, one, other): in the rule's body one stands before the other."""
         self._missing = [1] * len(self.rules)
+        self._texts: list[int] = []
         self._awaited_by: list[list[int]] = [[] for _ in self.rules]
 
     def part(self, needs: Sequence[int], *, least: int) -> int:
@@ -115,16 +133,27 @@ class _Ends:
             self._awaited_by[each].append(number)
         return number
 
+    def text(self, *, is_empty: bool) -> int:
+        """The number of a text or a class, which needs nothing."""
+        number = self.part((), least=0)
+        if not is_empty:
+            self._texts.append(number)
+        return number
+
     def is_rule(self, name: str, body: int) -> None:
         self._awaited_by[body].append(self.rules[name])
 
-    def found(self) -> set[str]:
-        ended = [number for number, missing in enumerate(self._missing) if missing <= 0]
+    def found(self, *, texts_end: bool = True) -> set[str]:
+        """The rules that come to an end; without `texts_end` those that may be empty."""
+        missing_of = list(self._missing)
+        for number in () if texts_end else self._texts:
+            missing_of[number] = 1
+        ended = [number for number, missing in enumerate(missing_of) if missing <= 0]
         seen = set(ended)
         while ended:
             for waiting in self._awaited_by[ended.pop()]:
-                self._missing[waiting] -= 1
-                if self._missing[waiting] <= 0 and waiting not in seen:
+                missing_of[waiting] -= 1
+                if missing_of[waiting] <= 0 and waiting not in seen:
                     seen.add(waiting)
                     ended.append(waiting)
         return {name for name, number in self.rules.items() if number in seen}
@@ -171,10 +200,11 @@ class _Rule:
         kind, part, _ = self._tokens[self._at]
         self._at += 1
         if kind == "text":
-            return form_cost.literal(self._plain(part[1:-1])), self._ends.part((), least=0)
+            return form_cost.literal(self._plain(part[1:-1])), self._ends.text(is_empty=len(part) == 2)
         if kind == "class":
-            return form_cost.one_of(self._class(part[1:-1])), self._ends.part((), least=0)
+            return form_cost.one_of(self._class(part[1:-1])), self._ends.text(is_empty=False)
         if kind == "name":
+            self._note_pair(part)
             if part not in self._ends.rules:
                 raise self._unfit(f"stands on the rule {part[:64]}, which is not there", f"{part[:64]} ::= ...")
             return Cost(states=1, nullable=False), self._ends.rules[part]
@@ -188,6 +218,10 @@ class _Rule:
             raise self._unfit("has a ( without a )")
         self._depth -= 1
         return found
+
+    def _note_pair(self, name: str) -> None:
+        if self._at > 1 and self._tokens[self._at - 2][0] == "name":
+            self._ends.pairs.append((self._name, self._tokens[self._at - 2][1], name))
 
     def _bounds(self) -> tuple[int, int | None] | None:
         if self._at == len(self._tokens):

@@ -23,6 +23,7 @@ _CLASSES: Final = {
 }  # fmt: skip
 _CONTROLS: Final = dict(zip("tnrfv", "\t\n\r\f\v", strict=True))
 _HEXADECIMAL: Final = {"x": 2, "u": 4}
+_HEXADECIMAL_DIGITS: Final = frozenset("0123456789abcdefABCDEF")
 _REPETITIONS: Final[dict[str, tuple[int, int | None]]] = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 _SPECIAL: Final = frozenset("*+?{")
 _NO_SUCH_ESCAPE: Final = {
@@ -76,6 +77,7 @@ class _Parser:
             return form_cost.one_of(self._class())
         if character == "\\":
             meant = self._escape()
+            self._refuse_nul(meant)
             return form_cost.one_of(_CLASSES[meant] if len(meant) == 2 else characters_of(meant))
         if character == ".":
             return form_cost.one_of(form_cost.ANY)
@@ -197,10 +199,14 @@ class _Parser:
 
     def _hexadecimal(self, digits: int) -> str:
         number = self._text[self._at : self._at + digits]
-        if len(number) < digits or not all(digit in "0123456789abcdefABCDEF" for digit in number):
+        if len(number) < digits or not _HEXADECIMAL_DIGITS.issuperset(number):
             raise self._unfit(f"has a character's number without its {digits} digits")
         self._at += digits
-        self._refuse_nul(character := chr(int(number, 16)))
+        if digits == 2 and (further := self._peek()) and further in _HEXADECIMAL_DIGITS:
+            raise self._unfit(
+                f"has \\x{number} before {further}, which xgrammar takes for a part of the number", f"write \\u00{number}"
+            )
+        character = chr(int(number, 16))
         if "\ud800" <= character <= "\udfff":
             raise self._unfit("has half a character by its number", "write the character itself")
         return character

@@ -227,7 +227,9 @@ def _range_faults(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "has bounds of items that its prefixItems can't meet", ""
     if schema.get("maxProperties", VALUES_MAX) < len(schema.get("required", ())):
         yield "requires more properties than maxProperties allows", ""
-    if schema.get("additionalProperties") is False and schema.get("minProperties", 0) > len(schema.get("properties", ())):
+    if schema.get("additionalProperties", False) is False and schema.get("minProperties", 0) > len(
+        schema.get("properties", ())
+    ):
         yield "asks by minProperties for more properties than there are", ""
 
 
@@ -272,9 +274,7 @@ def _type_faults(schema: dict[str, Any], asserted: set[str]) -> Iterator[tuple[s
         if (bounds := sorted(asserted & keywords)) and type_ not in types:
             yield f"has {', '.join(bounds)} without the type {type_}", f'add "type": "{type_}"'
     names = schema.get("properties", {})
-    if schema.get("additionalProperties") is False and (
-        missing := [name for name in schema.get("required", ()) if name not in names]
-    ):
+    if missing := [name for name in schema.get("required", ()) if name not in names]:
         yield f"requires {missing[0][:64]!r}, which is no property of it", "add it to properties"
 
 

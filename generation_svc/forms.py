@@ -5,6 +5,7 @@ token. What would take that minutes or gigabytes, or what engines read different
 from the text alone. Bounds are measured with xgrammar, which vLLM and OpenVINO use.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -15,13 +16,16 @@ from penstock.errors import Violation
 
 CHOICES_MAX: Final = 1000
 CHOICE_BYTES_MAX: Final = 1024
-CHOICES_BYTES_MAX: Final = 64 * 2**10
+CHOICES_BYTES_MAX: Final = 16 * 2**10
+_HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 
 
 def faults(form: StructuredOutput) -> Iterator[Violation]:
     """What is wrong with a form; nothing where an engine may try it."""
     field = f"structured_output.{form.kind}"
-    if form.kind is Feature.CHOICE:
+    if any(map(_HALF_CHARACTER.search, (form.value, *form.choices))):
+        yield Violation(field=field, message="has half a character (a surrogate)", suggestion="send whole characters")
+    elif form.kind is Feature.CHOICE:
         yield from _choice_faults(f"{field}.texts", form.choices)
     elif form.kind is Feature.JSON_SCHEMA:
         yield from form_schema.faults(form.value, field)
@@ -41,7 +45,7 @@ def choice_grammar(choices: tuple[str, ...]) -> str:
 def _quoted(character: str) -> str:
     if character in '"\\':
         return "\\" + character
-    return character if " " <= character != "\x7f" else f"\\x{ord(character):02x}"
+    return character if " " <= character != "\x7f" else f"\\u{ord(character):04x}"
 
 
 def _choice_faults(field: str, choices: tuple[str, ...]) -> Iterator[Violation]:

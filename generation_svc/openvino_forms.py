@@ -9,6 +9,7 @@ OpenVINO does not guard its list of forms against two threads. Whoever uses a Co
 the pipeline, between its beginning and its first token, or a form being compiled, but never both.
 """
 
+import re
 import tempfile
 import threading
 import time
@@ -24,6 +25,7 @@ from openvino import opset13 as operations
 Form = tuple[str, str]
 """How OpenVINO names the kind of a form, and its text."""
 
+_SOURCE_LINE: Final = re.compile(r"^.*\.(?:cc|cpp|hpp):\d+:\s*", re.DOTALL)
 _KEPT_MAX: Final = 256
 """Compiled forms that are kept. OpenVINO has no bound of its own; one takes 0.1 to 30 MB."""
 
@@ -88,7 +90,7 @@ class Compiler:
         try:
             self._pipeline.generate(_one_token(), config)
         except RuntimeError as error:
-            return str(error).strip().rpartition("cpp:")[2] or "it gives no reason"
+            return _SOURCE_LINE.sub("", str(error)).strip() or "it gives no reason"
         return ""
 
     def _forget(self) -> None:

@@ -18,7 +18,7 @@ def file_with(*pairs: bytes, version: int = 3) -> bytes:
 
 
 def test_the_default_models_file_says_its_window_and_precision() -> None:
-    assert read_header(Path(locate_model(GGUF))) == GgufHeader(context_window=8192, precision="gguf-q4_1")
+    assert read_header(Path(locate_model(GGUF))) == GgufHeader(context_window=8192, precision="gguf-q4_1", vocabulary=49152)
 
 
 def test_pairs_of_every_kind_are_passed_over_on_the_way(tmp_path: Path) -> None:

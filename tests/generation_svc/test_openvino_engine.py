@@ -1,20 +1,32 @@
 import asyncio
 import os
 import signal
+import threading
 import time
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from generation_svc.engine import Delta, Finished
+from generation_svc import openvino_forms
+from generation_svc.engine import (
+    Delta,
+    Feature,
+    Finished,
+    GenerationRequest,
+    LogprobOptions,
+    StructuredOutput,
+    TokenLogprob,
+)
 from generation_svc.openvino_engine import OpenVinoEngine
+from generation_svc.openvino_model import OpenModel
 from generation_svc.openvino_wire import Open
 from penstock.clients import GenerationClient
 from penstock.clients.generation import Message, Sampling
-from penstock.errors import EngineFailed, FailedPrecondition, PromptTooLong, Unavailable
+from penstock.errors import EngineFailed, FailedPrecondition, InvalidArgument, PromptTooLong, Unavailable
 from penstock.model_files import locate_model
 from tests.generation_svc import processes
 from tests.generation_svc.fakes import ask, collect
@@ -206,3 +218,105 @@ async def test_no_worker_outlives_a_service_that_was_killed(tmp_path: Path) -> N
                 while True:
                     os.kill(worker, 0)
                     await asyncio.sleep(0.05)
+
+
+def formed(
+    kind: Feature,
+    value: str = "",
+    *,
+    choices: tuple[str, ...] = (),
+    text: str = "What is the capital of France?",
+    **sampling: Any,
+):
+    form = StructuredOutput(kind=kind, value=value, choices=choices)
+    return replace(ask(text, **{"temperature": 0.0, "max_tokens": 40, **sampling}), structured_output=form)
+
+
+async def text_of(engine: OpenVinoEngine, request: GenerationRequest) -> str:
+    deltas, _ = await collect(engine.generate(request))
+    return "".join(delta.text for delta in deltas)
+
+
+async def test_a_form_that_openvino_refuses_is_an_error_of_its_request_and_of_no_other(engine: OpenVinoEngine) -> None:
+    story = asyncio.create_task(text_of(engine, ask("Tell me a story.", temperature=0.0, max_tokens=60)))
+    for kind, value in ((Feature.REGEX, "(a"), (Feature.JSON_SCHEMA, "{"), (Feature.GRAMMAR, "root ::= x")):
+        with pytest.raises(InvalidArgument, match="refuses the form"):
+            await collect(engine.generate(formed(kind, value)))
+    assert await text_of(engine, formed(Feature.CHOICE, choices=("Paris", "Rome"))) == "Paris"
+    # Greedy, so that a step gone wrong under it would show.
+    assert await story == await text_of(engine, ask("Tell me a story.", temperature=0.0, max_tokens=60))
+
+
+async def test_other_answers_go_on_while_a_form_compiles(engine: OpenVinoEngine) -> None:
+    dear = formed(Feature.REGEX, "([b-y]{1,110} ){1,9}", max_tokens=2)
+    compiling = asyncio.create_task(collect(engine.generate(dear)))
+    arrived = 0
+    async for _ in engine.generate(ask("Tell me a long story", temperature=0.8, max_tokens=1000)):
+        if compiling.done():
+            break
+        arrived += 1
+    await compiling
+    assert arrived > 3  # Compiled in the pipeline's step, it would have held up the first token.
+
+
+async def test_answers_with_forms_that_come_at_once_each_get_their_own(engine: OpenVinoEngine) -> None:
+    requests = [formed(Feature.CHOICE, choices=(f"word {number}",)) for number in range(12)]
+    leaver = asyncio.create_task(collect(engine.generate(formed(Feature.REGEX, "[a-y]{1,300}"))))
+    await asyncio.sleep(0.05)
+    leaver.cancel()
+    assert await asyncio.gather(*[text_of(engine, request) for request in requests]) == [f"word {n}" for n in range(12)]
+
+
+async def test_more_forms_than_are_kept_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = openvino_forms.Compiler
+    model = OpenModel(asked())
+    done = threading.Event()
+    monkeypatch.setattr(openvino_forms, "_KEPT_MAX", 3)
+    forms = compiler(model.tokenizer, 49152, done.set)
+    for number in range(8):
+        done.clear()
+        forms.begin(("regex", f"a{number}"))
+        assert done.wait(30)
+        assert forms.result() == ""
+        assert len(forms._compiled) <= 3
+
+
+@pytest.mark.parametrize("text", ['say "hi"\\n', "tab\tand\x01\x7f", "é😀 ]}", "a|b ::= #"])
+async def test_a_choice_of_any_characters_comes_as_it_is(engine: OpenVinoEngine, text: str) -> None:
+    assert await text_of(engine, formed(Feature.CHOICE, choices=(text, "zz"), max_tokens=40)) in {text, "zz"}
+    assert await text_of(engine, formed(Feature.CHOICE, choices=(text,), max_tokens=40)) == text
+
+
+async def test_log_probabilities_are_of_the_models_own_distribution(engine: OpenVinoEngine) -> None:
+    async def first(**sampling: Any) -> TokenLogprob:
+        request = replace(ask("What is the capital of France?", max_tokens=1, **sampling), logprobs=LogprobOptions())
+        (delta, *_), _ = await collect(engine.generate(request))
+        return delta.logprobs[0]
+
+    greedy = await first(temperature=0.0)
+    assert (greedy.token, greedy.token_id) == ("The", 504)
+    cold = await first(temperature=0.01, seed=1)
+    assert cold.token == "The"
+    assert cold.logprob == pytest.approx(greedy.logprob, abs=0.01)  # At this temperature its own probability is all but 1.
+    assert greedy.logprob < -0.1
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_each_token_has_its_log_probability_whatever_becomes_of_its_text(engine: OpenVinoEngine, streamed: bool) -> None:
+    request = replace(
+        ask("What is the capital of France?", streamed=streamed, temperature=0.0, max_tokens=20, stop=("Paris",)),
+        logprobs=LogprobOptions(),
+    )
+    deltas, finished = await collect(engine.generate(request))
+    tokens = [each.token for delta in deltas for each in delta.logprobs]
+    assert len(tokens) == finished.usage.output_tokens == sum(delta.token_count for delta in deltas)
+    assert "".join(tokens) == "The capital of France is Paris"
+    assert "".join(delta.text for delta in deltas) == "The capital of France is "
+
+
+async def test_the_cache_is_in_use_while_an_answer_runs_and_not_after(engine: OpenVinoEngine) -> None:
+    async with aclosing(engine.generate(ask("Tell me a long story", max_tokens=200))) as answer:
+        await anext(answer)
+        assert engine.load().running == 1
+        assert 0 < (engine.load().cache_used or 0) < 0.1
+    assert engine.load().cache_used == 0

@@ -86,3 +86,21 @@ def test_streamed_matching_shows_what_cutting_the_whole_text_would(texts: list[s
         assert shown == whole
     assert not any(stop in shown for stop in stops)
     assert bool(met) == any(stop in whole for stop in stops)
+
+
+def test_a_stop_text_may_stay_at_the_end() -> None:
+    matcher = StopMatcher(("stop", "halt"), included=True)
+    assert [matcher.push(text) for text in ("one s", "to", "p it")] == [("one ", ""), ("", ""), ("stop", "stop")]
+
+
+def test_a_stop_text_before_the_fewest_tokens_is_passed_over_and_one_that_ends_after_them_counts() -> None:
+    matcher = StopMatcher(("stop",))
+    assert matcher.push("a stop b", counts=False) == ("a stop b", "")
+    assert matcher.push(" st", counts=False) == (" ", "")
+    assert matcher.push("op") == ("", "stop")
+
+
+def test_a_short_stop_text_that_was_passed_over_does_not_count_later_because_a_longer_one_may_go_on() -> None:
+    matcher = StopMatcher(("ab", "xabz"))
+    assert matcher.push("xab", counts=False) == ("", "")
+    assert matcher.push("c") == ("xabc", "")
