@@ -16,6 +16,7 @@ from generation_svc.metrics import GenerationMetrics
 from generation_svc.servicer import GenerationServicer
 from penstock.clients import GenerationClient, Message
 from penstock.dispatcher import Dispatcher
+from penstock.errors import DeadlineExceeded
 from penstock.generation.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
 from penstock.grpc_front import grpc_server
 from penstock.health import Health
@@ -99,7 +100,7 @@ async def test_a_client_that_resets_its_connection_frees_the_slot() -> None:
 async def test_a_client_whose_deadline_passes_frees_the_slot() -> None:
     engine = FakeEngine(endless=True)
     async with serving(engine) as address, GenerationClient(address) as client:
-        with pytest.raises(Exception, match=r"(?i)deadline"):
+        with pytest.raises(DeadlineExceeded):
             await client.generate(QUESTION, timeout_s=0.3)
         async with asyncio.timeout(10):
             while engine.running:
