@@ -1,12 +1,11 @@
 """A real W8A8 checkpoint beside the bf16 one that it was made of, each in the generation service with vLLM's CPU build.
 
-Their answers are those of one small model that has lost a little: the same facts, and most of the same words. Of memory, what can
-be compared is anonymous: libraries, and keys and values of the same size, are in both, so that the difference is the weights'.
+Their answers are those of one small model that has lost a little: the same facts, and most of the same words. Of memory, what
+can be compared is anonymous: libraries, and keys and values of the same size, are in both, so that the difference is the weights'.
 """
 
 import asyncio
 import difflib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,9 +67,10 @@ async def asked(grpc: str) -> tuple[str, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Seen, Seen]]:
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Seen, Seen]:
     """One after the other, so that neither takes the other's processors."""
-    yield tuple(seen(tmp_path_factory.mktemp(precision), precision) for precision in ("bf16", "w8a8"))
+    plain, quantised = (seen(tmp_path_factory.mktemp(precision), precision) for precision in ("bf16", "w8a8"))
+    return plain, quantised
 
 
 def test_vllm_finds_by_itself_how_each_is_quantised(both: tuple[Seen, Seen]) -> None:
