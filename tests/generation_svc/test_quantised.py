@@ -1,7 +1,8 @@
 """A real W8A8 checkpoint beside the bf16 one that it was made of, each in the generation service with vLLM's CPU build.
 
 Their answers are those of one small model that has lost a little: the same facts, and most of the same words. Of memory, what
-can be compared is anonymous: libraries, and keys and values of the same size, are in both, so that the difference is the weights'.
+can be compared is anonymous: libraries, and keys and values of the same size, are in both, so that the difference is that of
+the weights.
 """
 
 import asyncio
