@@ -25,17 +25,19 @@ SETTINGS = {
 }  # fmt: skip
 FACTS = {
     "What is the capital of France?": "Paris",
-    "What is the capital of Italy?": "Rome",
     "What is the capital of Japan?": "Tokyo",
     "What is the capital of Germany?": "Berlin",
-    "What is the capital of Spain?": "Madrid",
-    "Which planet is the largest in the solar system?": "Jupiter",
-    "How many days are in a week?": "seven",
-    "On which continent is Egypt?": "Africa",
+    "What is the chemical symbol of gold?": "Au",
+    "How many days are in a week?": "7",
+    "Which ocean is the largest?": "Pacific",
+    "What is the opposite of hot?": "cold",
+    "Which language is spoken in Brazil?": "Portuguese",
+    "How many legs does a spider have?": "8",
+    "What color is the sky on a clear day?": "blue",
 }
 FREED_IS_GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-OVERLAP_MIN = 0.6
-"""Of words, in their order. Two answers to different questions reach some 0.2."""
+OVERLAP_MIN = 0.5
+"""Of words, in their order. 0.66 was measured; two answers to different questions reach 0.24."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,7 @@ def anonymous_of(pid: int) -> float:
 
 
 async def asked(grpc: str) -> tuple[str, dict[str, str]]:
-    sampling = Sampling(temperature=0.0, max_tokens=32)
+    sampling = Sampling(temperature=0.0, max_tokens=20)
     async with GenerationClient(grpc) as client:
         (model,) = await client.models()
         asking = (client.generate((Message(role="user", content=question),), sampling=sampling) for question in FACTS)
@@ -88,7 +90,7 @@ def test_vllm_finds_by_itself_how_each_is_quantised(both: tuple[Seen, Seen]) -> 
 def test_the_quantised_model_knows_what_the_plain_one_knows(both: tuple[Seen, Seen]) -> None:
     known = [{question for question, fact in FACTS.items() if fact.lower() in each.answers[question].lower()} for each in both]
     plain, quantised = known
-    assert len(plain) >= 6, both[0].answers
+    assert len(plain) >= 8, both[0].answers
     assert len(plain & quantised) >= len(plain) - 1, both[1].answers
 
 
