@@ -1,7 +1,8 @@
 """A real W8A8 checkpoint beside the bf16 one that it was made of, each in the generation service with vLLM's CPU build.
 
 Their answers are those of one small model that has lost a little: the same facts, and most of the same words. Of memory, what
-can be compared is anonymous: libraries, and keys and values of the same size, are in both: the difference is the weights'.
+can be compared is the anonymous part of the process that has the weights: libraries, and keys and values of the same size, are
+in both, so that the difference is that of the weights. glibc would keep what loading has freed; both are told to give it back.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.meter import MIB, Memory, memory_of
+from bench.meter import MIB, family
 from penstock.clients import GenerationClient
 from penstock.clients.generation import Message, Sampling
 from tests.generation_svc import processes
@@ -24,52 +25,62 @@ SETTINGS = {
 }  # fmt: skip
 FACTS = {
     "What is the capital of France?": "Paris",
-    "What is the capital of Italy?": "Rome",
     "What is the capital of Japan?": "Tokyo",
     "What is the capital of Germany?": "Berlin",
-    "What is the capital of Spain?": "Madrid",
-    "Which planet is the largest in the solar system?": "Jupiter",
-    "How many days are in a week?": "seven",
-    "On which continent is Egypt?": "Africa",
+    "What is the chemical symbol of gold?": "Au",
+    "How many days are in a week?": "7",
+    "Which ocean is the largest?": "Pacific",
+    "What is the opposite of hot?": "cold",
+    "Which language is spoken in Brazil?": "Portuguese",
+    "How many legs does a spider have?": "8",
+    "What color is the sky on a clear day?": "blue",
 }
-OVERLAP_MIN = 0.6
-"""Of words, in their order. Two answers to different questions reach some 0.2."""
+FREED_IS_GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+OVERLAP_MIN = 0.5
+"""Of words, in their order. 0.66 was measured; two answers to different questions reach 0.24."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What one checkpoint came to: its weights' files, its service's memory when it was loaded, and what it answered."""
+    """What one checkpoint came to: its weights' files, its worker's memory when it was loaded, and what it answered."""
 
     weights_mib: float
-    memory: Memory
+    anonymous_mib: float
     precision: str
     answers: dict[str, str]
 
 
 def seen(folder: Path, precision: str) -> Seen:
     model = processes.checkpoint(precision)
-    with processes.service(folder, processes.vllm_python(), model=model, **SETTINGS) as service:
-        memory = memory_of(service.process.pid)
-        said, answers = asyncio.run(asked(service.grpc))
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in FREED_IS_GIVEN_BACK.items():
+            patched.setenv(name, value)
+        with processes.service(folder, processes.vllm_python(), model=model, **SETTINGS) as service:
+            anonymous_mib = max(anonymous_of(pid) for pid in family(service.process.pid))
+            said, answers = asyncio.run(asked(service.grpc))
     weights_mib = sum(file.stat().st_size for file in model.glob("*.safetensors")) / MIB
-    return Seen(weights_mib=weights_mib, memory=memory, precision=said, answers=answers)
+    return Seen(weights_mib=weights_mib, anonymous_mib=anonymous_mib, precision=said, answers=answers)
+
+
+def anonymous_of(pid: int) -> float:
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("RssAnon:")]
+    return int(line.split()[1]) / 1024
 
 
 async def asked(grpc: str) -> tuple[str, dict[str, str]]:
-    sampling = Sampling(temperature=0.0, max_tokens=32)
+    sampling = Sampling(temperature=0.0, max_tokens=20)
     async with GenerationClient(grpc) as client:
         (model,) = await client.models()
-        answers = {
-            question: (await client.generate((Message(role="user", content=question),), sampling=sampling)).text
-            for question in FACTS
-        }
-    return model.precision, answers
+        asking = (client.generate((Message(role="user", content=question),), sampling=sampling) for question in FACTS)
+        answers = await asyncio.gather(*asking)
+    return model.precision, {question: answer.text for question, answer in zip(FACTS, answers, strict=True)}
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Seen, Seen]:
     """One after the other, so that neither takes the other's processors."""
-    return tuple(seen(tmp_path_factory.mktemp(precision), precision) for precision in ("bf16", "w8a8"))
+    plain, quantised = (seen(tmp_path_factory.mktemp(precision), precision) for precision in ("bf16", "w8a8"))
+    return plain, quantised
 
 
 def test_vllm_finds_by_itself_how_each_is_quantised(both: tuple[Seen, Seen]) -> None:
@@ -79,7 +90,7 @@ def test_vllm_finds_by_itself_how_each_is_quantised(both: tuple[Seen, Seen]) -> 
 def test_the_quantised_model_knows_what_the_plain_one_knows(both: tuple[Seen, Seen]) -> None:
     known = [{question for question, fact in FACTS.items() if fact.lower() in each.answers[question].lower()} for each in both]
     plain, quantised = known
-    assert len(plain) >= 6, both[0].answers
+    assert len(plain) >= 8, both[0].answers
     assert len(plain & quantised) >= len(plain) - 1, both[1].answers
 
 
@@ -98,7 +109,7 @@ def test_the_quantised_model_takes_less_of_the_disk_and_of_memory(both: tuple[Se
     plain, quantised = both
     saved_mib = plain.weights_mib - quantised.weights_mib
     assert saved_mib > 0.35 * plain.weights_mib  # Its embedding, a fifth of it, stays bf16.
-    assert plain.memory.anonymous_mib - quantised.memory.anonymous_mib > 0.5 * saved_mib
+    assert plain.anonymous_mib - quantised.anonymous_mib > 0.5 * saved_mib, (plain.anonymous_mib, quantised.anonymous_mib)
 
 
 def overlap(one: str, other: str) -> float:
