@@ -38,7 +38,7 @@ IN_FLIGHT: Final = 4
 _ANSWER_TIMEOUT_S: Final = 300.0
 CACHE_GB: Final = 0.25
 WINDOW_TOKENS: Final = 2048
-SEQUENCES_MAX: Final = 16
+SEQUENCES_MAX: Final = 32
 _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 """Of each engine, on any core: bound threads of several engines would share one."""
 

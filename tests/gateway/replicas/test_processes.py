@@ -109,7 +109,8 @@ async def test_no_call_is_lost_when_replicas_are_killed_drained_and_added(servic
         def calls() -> Counter[str]:
             return Counter({replica.address: replica.call_count for replica in replicas.all()})
 
-        await until(lambda: all(replica.ready for replica in replicas.all()))
+        await until(lambda: all(replica.ready and replica.report is not None for replica in replicas.all()))
+        assert {replica.report.running_max for replica in replicas.all()} == {8}, "they say what they work on"
         async with loading(generator) as load:
             await load.more(10)
             assert len(calls()) == 2
