@@ -100,7 +100,7 @@ VLLM: Final = Dialect(
     include_stop="include_stop_str_in_output",
 )
 
-# By SGLang's python/sglang/srt/entrypoints/openai/protocol.py; never tried against one. Its adapters go another way.
+# By SGLang's python/sglang/srt/entrypoints/openai/protocol.py; never tried against one. It asks for adapters in another way.
 SGLANG: Final = Dialect(
     name="sglang",
     needs={
