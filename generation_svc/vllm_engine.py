@@ -39,11 +39,18 @@ _POOLING_FEATURES: Final = frozenset({Feature.EMBED, Feature.RERANK})
 class VllmEngine:
     """An Engine over a running AsyncLLM. Made by `start`; `on_death(reason)` is called once if vLLM dies by itself."""
 
-    def __init__(self, vllm: RunningVllm, *, model: ModelInfo, adapters: Mapping[str, Any], max_tokens_default: int) -> None:
+    def __init__(self, vllm: RunningVllm, settings: GenerationSettings, *, adapters: Mapping[str, Any]) -> None:
         self._vllm = vllm
-        self._model = model
         self._adapters = adapters
-        self._max_tokens_default = max_tokens_default
+        self._max_tokens_default = settings.max_tokens_default
+        self._model = model = ModelInfo(
+            name=settings.served_name,
+            engine=ENGINE,
+            context_window=vllm.llm.model_config.max_model_len,
+            precision=_precision(vllm.llm.model_config),
+            features=features(adapters=bool(adapters), speculative=bool(settings.vllm_speculative)),
+            adapters=tuple(adapters),
+        )
         self._prompts = Prompts(vllm.llm.get_tokenizer(), window=model.context_window)
         self._forms = Forms(vllm.llm)
         self._sampling_of_model: dict[str, Any] = vllm.llm.model_config.get_diff_sampling_param()
@@ -54,21 +61,12 @@ class VllmEngine:
         arguments = vllm_arguments.generating(settings, vllm_api.installation())
         vllm = await RunningVllm.start(arguments, on_death=on_death)
         try:
-            adapters = await _loaded_adapters(vllm.llm, settings.vllm_adapters)
+            engine = cls(vllm, settings, adapters=await _loaded_adapters(vllm.llm, settings.vllm_adapters))
+            if settings.vllm_warm_up:
+                await engine._warm_up()
         except BaseException:
             await vllm.close()
             raise
-        model = ModelInfo(
-            name=settings.served_name,
-            engine=ENGINE,
-            context_window=vllm.llm.model_config.max_model_len,
-            precision=_precision(vllm.llm.model_config),
-            features=features(adapters=bool(adapters), speculative=bool(settings.vllm_speculative)),
-            adapters=tuple(adapters),
-        )
-        engine = cls(vllm, model=model, adapters=adapters, max_tokens_default=settings.max_tokens_default)
-        if settings.vllm_warm_up:
-            await engine._warm_up()
         return engine
 
     async def generate(self, request: GenerationRequest) -> Answer:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from generation_svc.vllm_arguments import DECIDED, SETTING_OF
-from tests.generation_svc.processes import ROOT, VLLM_PYTHON
+from tests.generation_svc.processes import ROOT, VLLM_PYTHON, vllm_python
 
 OTHERS = [Path(folder) for folder in os.environ.get("PENSTOCK_VLLM_SOURCES", "").split(":") if folder]
 
@@ -167,9 +167,25 @@ def test_all_that_vllm_calls_of_a_stat_logger_is_overridden(source: Path) -> Non
     assert called - module_logger <= OVERRIDDEN
 
 
+RECORDER = """
+from types import SimpleNamespace as Step
+from generation_svc.vllm_api import recorder
+from generation_svc.vllm_statistics import EngineStatistics
+from vllm.v1.metrics.loggers import StatLoggerManager
+statistics = EngineStatistics(slots=4)
+manager = StatLoggerManager(None, custom_stat_loggers=[recorder(statistics)], enable_default_loggers=False)
+manager.log_engine_initialized()
+prefix = Step(queries=10, hits=4)
+step = Step(num_waiting_reqs=1, num_skipped_waiting_reqs=0, kv_cache_usage=0.5, prefix_cache_stats=prefix)
+manager.record(step, Step(num_preempted_reqs=0))
+manager.log()
+print(len(manager.stat_loggers), statistics.load(3))
+"""
+
 SCRIPT = """
 import json, sys
 from generation_svc import vllm_api, vllm_arguments
+from generation_svc.settings import GenerationSettings
 from penstock.errors import FailedPrecondition
 from vllm import AsyncEngineArgs
 installed = vllm_api.installation()
@@ -180,6 +196,21 @@ for given in json.load(sys.stdin):
     except FailedPrecondition as error:
         print(error.message.replace(chr(10), " "))
 """
+
+
+def run(script: str, given: str = "") -> list[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "VLLM_LOGGING_LEVEL": "ERROR"}
+    command = [vllm_python(), "-c", script]
+    ran = subprocess.run(command, input=given, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.splitlines()
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_ours_is_the_only_stat_logger_that_vllm_calls_at_each_step() -> None:
+    said = run(RECORDER)[-1]
+    assert said.startswith("1 Load(running=2, waiting=1, cache_used=0.5, prefix_queried_tokens=10, prefix_hit_tokens=4")
 
 
 @pytest.mark.vllm
@@ -194,12 +225,7 @@ def test_the_installed_vllm_takes_our_arguments_and_checks_the_extra_ones() -> N
         {"vllm_extra": {"blocksize": 32}},
         {"vllm_speculative": {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_maxx": 4}},
     ]
-    asked = subprocess.run(
-        [VLLM_PYTHON, "-c", SCRIPT], input=json.dumps(given), capture_output=True, text=True, cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "VLLM_LOGGING_LEVEL": "ERROR"},
-    )  # fmt: skip
-    assert asked.returncode == 0, asked.stderr
-    said = asked.stdout.splitlines()[-len(given) :]
+    said = run(SCRIPT, json.dumps(given))[-len(given) :]
     assert said[:2] == ["accepted", "accepted"]
     assert "'block_size' is 'thirty': Input should be a valid integer" in said[2]
     assert "level_of_it: Unexpected keyword argument" in said[3]
