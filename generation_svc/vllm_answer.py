@@ -26,6 +26,7 @@ class AnswerParts:
         self._named_asked = bool(request.logprobs and request.logprobs.tokens)
         self._prompt_tokens = prompt_tokens
         self._output_tokens = 0
+        self._token_ids: list[int] | None = [] if request.structured_output is not None else None
 
     def delta(self, completion: Any) -> Delta | None:
         """What a CompletionOutput adds, if it does."""
@@ -33,9 +34,16 @@ class AnswerParts:
         if not (token_ids or completion.text):
             return None
         self._output_tokens += len(token_ids)
+        if self._token_ids is not None:
+            self._token_ids += token_ids
         if not self._with_logprobs:
             return Delta(text=completion.text, token_count=len(token_ids))
         return Delta(text=completion.text, token_count=len(token_ids), logprobs=self._token_logprobs(completion))
+
+    @property
+    def token_ids(self) -> list[int]:
+        """All tokens so far, of an answer that is held to a form."""
+        return self._token_ids or []
 
     def finished(self, output: Any) -> Finished:
         """The end, by the last RequestOutput. Raises when vLLM ended the answer for a fault."""

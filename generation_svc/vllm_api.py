@@ -22,6 +22,8 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from vllm.v1.metrics.loggers import PrometheusStatLogger
+from vllm.v1.structured_output.backend_guidance import serialize_guidance_grammar
+from vllm.v1.structured_output.request import get_structured_output_key
 
 from generation_svc.vllm_arguments import Installation
 from generation_svc.vllm_statistics import EngineStatistics
@@ -33,7 +35,8 @@ except ImportError:  # 0.26 says ValueError.
 
 __all__ = [
     "PARAMETER_FAULTS", "EngineDeadError", "EngineGenerateError", "LoRARequest", "PoolingParams", "RequestOutputKind",
-    "SamplingParams", "StructuredOutputsParams", "VLLMClientError", "installation", "load", "take_over_forms", "tokens_input",
+    "SamplingParams", "StructuredOutputsParams", "VLLMClientError", "guidance_grammar", "installation", "load",
+    "take_over_forms", "tokens_input",
 ]  # fmt: skip
 
 PARAMETER_FAULTS: Final = (VLLMClientError, ValueError, RecursionError)
@@ -72,6 +75,16 @@ def take_over_forms(llm: Any) -> Any:
     config = llm.input_processor.structured_outputs_config
     llm.input_processor.structured_outputs_config = None
     return config
+
+
+def guidance_grammar(parameters: Any, config: Any) -> str:
+    """The grammar that vLLM's guidance backend makes of StructuredOutputsParams; empty where another backend is set."""
+    if config.backend != "guidance":
+        return ""
+    kind, specification = get_structured_output_key(parameters)
+    return str(
+        serialize_guidance_grammar(kind, specification, config.disable_any_whitespace, config.disable_additional_properties)
+    )
 
 
 def recorder(statistics: EngineStatistics) -> type[PrometheusStatLogger]:

@@ -9,10 +9,20 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from generation_svc import vllm_api, vllm_arguments
-from generation_svc.engine import Answer, Feature, GenerationRequest, Load, LogprobOptions, ModelInfo, answer_room
+from generation_svc.engine import (
+    Answer,
+    Feature,
+    FinishReason,
+    GenerationRequest,
+    Load,
+    LogprobOptions,
+    ModelInfo,
+    Sampling,
+    answer_room,
+)
 from generation_svc.settings import GenerationSettings
 from generation_svc.vllm_answer import AnswerParts
-from generation_svc.vllm_forms import Forms
+from generation_svc.vllm_forms import CheckedForm, Forms
 from generation_svc.vllm_prompt import Prompts
 from generation_svc.vllm_running import RunningVllm
 from penstock.errors import FailedPrecondition, InvalidArgument
@@ -29,11 +39,18 @@ _POOLING_FEATURES: Final = frozenset({Feature.EMBED, Feature.RERANK})
 class VllmEngine:
     """An Engine over a running AsyncLLM. Made by `start`; `on_death(reason)` is called once if vLLM dies by itself."""
 
-    def __init__(self, vllm: RunningVllm, *, model: ModelInfo, adapters: Mapping[str, Any], max_tokens_default: int) -> None:
+    def __init__(self, vllm: RunningVllm, settings: GenerationSettings, *, adapters: Mapping[str, Any]) -> None:
         self._vllm = vllm
-        self._model = model
         self._adapters = adapters
-        self._max_tokens_default = max_tokens_default
+        self._max_tokens_default = settings.max_tokens_default
+        self._model = model = ModelInfo(
+            name=settings.served_name,
+            engine=ENGINE,
+            context_window=vllm.llm.model_config.max_model_len,
+            precision=_precision(vllm.llm.model_config),
+            features=features(adapters=bool(adapters), speculative=bool(settings.vllm_speculative)),
+            adapters=tuple(adapters),
+        )
         self._prompts = Prompts(vllm.llm.get_tokenizer(), window=model.context_window)
         self._forms = Forms(vllm.llm)
         self._sampling_of_model: dict[str, Any] = vllm.llm.model_config.get_diff_sampling_param()
@@ -44,23 +61,18 @@ class VllmEngine:
         arguments = vllm_arguments.generating(settings, vllm_api.installation())
         vllm = await RunningVllm.start(arguments, on_death=on_death)
         try:
-            adapters = await _loaded_adapters(vllm.llm, settings.vllm_adapters)
+            engine = cls(vllm, settings, adapters=await _loaded_adapters(vllm.llm, settings.vllm_adapters))
+            if settings.vllm_warm_up:
+                await engine._warm_up()
         except BaseException:
             await vllm.close()
             raise
-        model = ModelInfo(
-            name=settings.served_name,
-            engine=ENGINE,
-            context_window=vllm.llm.model_config.max_model_len,
-            precision=_precision(vllm.llm.model_config),
-            features=features(adapters=bool(adapters), speculative=bool(settings.vllm_speculative)),
-            adapters=tuple(adapters),
-        )
-        return cls(vllm, model=model, adapters=adapters, max_tokens_default=settings.max_tokens_default)
+        return engine
 
     async def generate(self, request: GenerationRequest) -> Answer:
         prompt_ids = await self._prompts.tokens(request)
-        parameters = await self._parameters(request, len(prompt_ids))
+        form = await self._forms.checked(request.structured_output) if request.structured_output is not None else None
+        parameters = await self._parameters(request, len(prompt_ids), form)
         parts = AnswerParts(request, prompt_tokens=len(prompt_ids))
         outputs = self._vllm.llm.generate(
             vllm_api.tokens_input(prompt_ids, cache_salt=request.cache_salt or None),
@@ -75,7 +87,10 @@ class VllmEngine:
                     if (delta := parts.delta(output.outputs[0])) is not None:
                         yield delta
                     if output.finished:
-                        yield parts.finished(output)
+                        finished = parts.finished(output)
+                        if form is not None and finished.finish_reason is FinishReason.STOP and not finished.matched_stop:
+                            await self._forms.check_answer(form, parts.token_ids)
+                        yield finished
 
     def models(self) -> tuple[ModelInfo, ...]:
         return (self._model,)
@@ -91,13 +106,19 @@ class VllmEngine:
         self._prompts.close()
         self._forms.close()
 
-    async def _parameters(self, request: GenerationRequest, prompt_tokens: int) -> Any:
+    async def _warm_up(self) -> None:
+        request = GenerationRequest(prompt="warm", sampling=Sampling(max_tokens=1), logprobs=LogprobOptions(top=1))
+        async with aclosing(self.generate(request)) as parts:
+            async for _ in parts:
+                pass
+
+    async def _parameters(self, request: GenerationRequest, prompt_tokens: int, form: CheckedForm | None) -> Any:
         sampling = request.sampling
         asked = {name: value for name in _SAMPLING_FIELDS if (value := getattr(sampling, name)) is not None}
         if request.logprobs is not None:
             asked |= await self._logprobs(request.logprobs)
-        if request.structured_output is not None:
-            asked["structured_outputs"] = await self._forms.checked(request.structured_output)
+        if form is not None:
+            asked["structured_outputs"] = form.parameters
         asked["max_tokens"] = answer_room(
             prompt_tokens=prompt_tokens,
             max_tokens=sampling.max_tokens,

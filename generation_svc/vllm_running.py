@@ -70,6 +70,7 @@ class RunningVllm:
         self._watch.cancel()
         with suppress(asyncio.CancelledError):
             await self._watch
+        self._dead = True  # Not a death to tell of.
         self._fail_running()
         await asyncio.to_thread(self.llm.shutdown)
 

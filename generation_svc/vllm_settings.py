@@ -62,6 +62,12 @@ class VllmSettings(BaseModel):
         default=False, description="Start sooner, without compiling; run slower on GPUs (enforce_eager)."
     )
 
+    vllm_warm_up: bool = Field(
+        default=True,
+        description="Answer a request with log probabilities before being ready: for the first one vLLM compiles for seconds, "
+        "in which every answer would stand still.",
+    )
+
     vllm_batched_tokens_max: int = Field(
         default=0,
         ge=0,

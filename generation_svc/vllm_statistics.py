@@ -37,7 +37,7 @@ class EngineStatistics:
             self._preemptions += iteration_stats.num_preempted_reqs
 
     def load(self, unfinished: int) -> Load:
-        """With what AsyncLLM counts itself: schedulers say nothing before their first step with a request, nor after the last."""
+        """With what AsyncLLM counts itself: schedulers say nothing before the first step, nor after the last request."""
         said = min(unfinished, sum(scheduler.waiting for scheduler in self._schedulers.values()))
         running = min(unfinished - said, self._slots)
         used = [scheduler.cache_used for scheduler in self._schedulers.values()]

@@ -50,6 +50,7 @@ def test_heavy_libraries_have_one_importing_module_each() -> None:
     owners = {
         "faiss": ["retrieval_svc/shards/index.py"],
         "fsspec": ["retrieval_svc/snapshots/store.py"],
+        "llguidance": ["generation_svc/vllm_form_matcher.py"],
         "onnxruntime": ["retrieval_svc/embedding/onnx_runtime.py"],
         "openvino_genai": ["generation_svc/openvino_model.py"],
         "pypdf": ["retrieval_svc/ingest/pdf_text.py"],
