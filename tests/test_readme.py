@@ -19,7 +19,7 @@ def test_the_settings_table_is_that_of_the_settings() -> None:
     assert settings_markdown() in README, "put the output of `penstock settings` into the README"
 
 
-@pytest.mark.parametrize("example", ["python_client.py", "retrieval_alone.py", "langchain_rag.py"])
+@pytest.mark.parametrize("example", ["python_client.py", "retrieval_alone.py", "generation_alone.py", "langchain_rag.py"])
 def test_programs_are_those_of_the_examples(example: str) -> None:
     code = (ROOT / "examples" / example).read_text().partition('"""\n\n')[2].strip()
     assert code in [block.strip() for language, block in BLOCKS if language == "python"]
