@@ -112,6 +112,11 @@ class PromptMaker:
         # Of its own: the shared words are the same whatever else was drawn.
         self._shared = _words(random.Random(shape.seed), shape.shared_words)  # noqa: S311
 
+    @property
+    def shared_words(self) -> int:
+        """Words that all made prompts begin with."""
+        return self._shape.shared_words
+
     def probes(self) -> Iterator[bytes]:
         """Requests of PROBE_WORDS without the shared words, for one token."""
         for words in PROBE_WORDS:
@@ -158,11 +163,11 @@ class Plan:
 def make_workload(plan: Plan, maker: PromptMaker, calibration: Calibration) -> tuple[Workload, int]:
     """The requests, and how many of them were shortened to fit the model's window.
 
-    Raises InvalidArgument where most do not fit. Stops at BYTES_MAX, with what there is by then.
+    Raises InvalidArgument where most do not fit it, or are too short for what is shared. Stops at BYTES_MAX.
     """
     drawn = random.Random(plan.seed)  # noqa: S311  # Nothing is secret here.
     requests: list[Prepared] = []
-    shortened = size = 0
+    shortened = all_shared = size = 0
     for asked in plan.asked or itertools.repeat(Asked.model_construct(), REQUESTS_MAX):
         output_tokens = asked.output_tokens or plan.output_tokens.draw(drawn)
         if asked.prompt or asked.messages:
@@ -171,7 +176,9 @@ def make_workload(plan: Plan, maker: PromptMaker, calibration: Calibration) -> t
             wanted = asked.prompt_tokens or plan.prompt_tokens.draw(drawn)
             fitting = _fitting(wanted, output_tokens, plan.window)
             shortened += fitting < wanted
-            request = maker.of_words(calibration.words(fitting), output_tokens)
+            words = calibration.words(fitting)
+            all_shared += words < maker.shared_words
+            request = maker.of_words(words, output_tokens)
         requests.append(request)
         if (size := size + len(request.before) + len(request.after or b"")) > BYTES_MAX:
             break
@@ -179,6 +186,11 @@ def make_workload(plan: Plan, maker: PromptMaker, calibration: Calibration) -> t
         raise InvalidArgument(
             f"{shortened} of {len(requests)} prompts do not fit the model's window of {plan.window} tokens beside their "
             "answers, with a fiftieth of it to spare; ask for shorter ones (--prompt-tokens, --output-tokens)"
+        )
+    if 2 * all_shared > len(requests):
+        raise InvalidArgument(
+            f"{all_shared} of {len(requests)} prompts are shorter than what is shared and the {calibration.fixed_tokens:.0f} "
+            "tokens of the chat template together; ask for longer ones (--prompt-tokens) or share less (--shared-prefix-tokens)"
         )
     return Workload(requests), shortened
 

@@ -98,7 +98,7 @@ def explained(sizing: Sizing, promise: Promise, demand: Demand) -> tuple[tuple[s
         (f"PENSTOCK_GENERATION_WAITING_MAX={sizing.waiting_max}", waits),
         (
             f"scale out at {sizing.scale_out_at:.1f}",
-            f"running + waiting of a replica: {sizing.in_flight:.1f} in flight / {demand.headroom:g} headroom",
+            f"running and waiting penstock.generation.requests, each: {sizing.in_flight:.1f} / {demand.headroom:g} headroom",
         ),
         *_replicas(sizing, demand),
     )

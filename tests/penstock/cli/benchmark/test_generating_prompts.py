@@ -125,6 +125,14 @@ def test_a_workload_that_mostly_does_not_fit_is_refused_with_the_numbers() -> No
         make_workload(plan(prompt_tokens="10", output_tokens="140", window=140), PromptMaker(SHAPE), A_WORD_A_TOKEN)
 
 
+def test_prompts_that_are_mostly_shorter_than_what_they_share_are_refused() -> None:
+    maker = PromptMaker(Shape(model="m", shared_words=80))
+    with pytest.raises(
+        InvalidArgument, match=r"512 of 512 prompts are shorter than what is shared and the 5 tokens of the chat"
+    ):
+        make_workload(plan(prompt_tokens="70"), maker, A_WORD_A_TOKEN)
+
+
 def test_long_prompts_are_fewer_so_that_memory_has_a_bound() -> None:
     maker = PromptMaker(SHAPE)
     workload, _ = make_workload(plan(prompt_tokens="1000000"), maker, A_WORD_A_TOKEN)
