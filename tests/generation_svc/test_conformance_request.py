@@ -1,4 +1,4 @@
-"""The whole request, asked of each engine over gRPC: it does what its model declares, and refuses the rest by name.
+"""The whole request, asked of each engine over gRPC: it does what its model declares, and refuses the rest by name."""
 
 import json
 import math
