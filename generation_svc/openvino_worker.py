@@ -92,7 +92,7 @@ class Worker:
         pipeline = self._model.pipeline
         while True:
             # A cancelled request's memory is free only after one more step.
-            busy = bool(self._answers) or pipeline.has_non_finished_requests()
+            busy = bool(self._answers) or pipeline.has_non_finished_requests() or self._has_turn()
             for line in self._end.lines(wait=not busy):
                 self._obey(decode(line))
             self._take_turns()
@@ -111,6 +111,9 @@ class Worker:
             self._with_forms.append(said)
         elif isinstance(said, Ask):
             self._begin_or_refuse(said)
+
+    def _has_turn(self) -> bool:
+        return bool(self._with_forms) and not (self._compiler and self._compiler.is_busy)
 
     def _take_turns(self) -> None:
         """Gets on with requests that have a form, one at a time: see openvino_forms for why."""

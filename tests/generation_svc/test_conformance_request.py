@@ -1,17 +1,20 @@
-"""The whole request, asked of each engine over gRPC: it does what its model declares, and refuses the rest by name."""
+"""The whole request, asked of each engine over gRPC: what its model declares it does, the rest it refuses by name."""
 
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+import pytest_asyncio
 
 from penstock.clients import GenerationClient
 from penstock.clients.generation import Answer, Delta, Finished, LogprobOptions, Message, Sampling, StructuredOutput
 from penstock.errors import AdapterNotFound, InvalidArgument, PromptTooLong, UnsupportedFeature
+from tests.generation_svc import processes
 
 QUESTION = (Message(role="user", content="What is the capital of France?"),)
 STORY = (Message(role="user", content="Tell me a very long story about a river, a dam and a turbine."),)
@@ -79,6 +82,17 @@ def answered(client: GenerationClient) -> Callable[..., Any]:
         return None
 
     return ask
+
+
+@pytest_asyncio.fixture
+async def roomy(client: GenerationClient, tmp_path: Path) -> AsyncIterator[GenerationClient]:
+    """A service with slots for several answers: the shared one where it has them, else one of the default engine."""
+    if (await client.load()).running_max >= 3:
+        yield client
+        return
+    with processes.service(tmp_path, engine="openvino", running_max=4) as service:
+        async with GenerationClient(service.grpc) as connected:
+            yield connected
 
 
 async def test_one_likeliest_token_leaves_nothing_to_chance(client: GenerationClient, answered) -> None:
@@ -193,8 +207,14 @@ async def test_a_salt_keeps_what_a_prompt_left_in_the_cache_to_itself(client: Ge
             assert again > 100
 
 
-async def test_several_answers_differ_and_their_tokens_add_up(client: GenerationClient) -> None:
-    sampling = Sampling(temperature=1.5, max_tokens=16, seed=7)
+async def test_more_answers_than_there_are_slots_are_refused_with_both_numbers(client: GenerationClient) -> None:
+    slots = (await client.load()).running_max
+    with pytest.raises(InvalidArgument, match=f"{slots + 1} answers.* {slots}"):
+        await client.generate(STORY, sampling=Sampling(temperature=1.0, max_tokens=2), n=slots + 1)
+
+
+async def test_several_answers_differ_and_their_tokens_add_up(roomy: GenerationClient) -> None:
+    client, sampling = roomy, Sampling(temperature=1.5, max_tokens=16, seed=7)
     one = await client.generate(STORY, sampling=sampling, n=1)
     answer = await client.generate(STORY, sampling=sampling, n=3)
     assert [each.index for each in answer.alternatives] == [1, 2]
