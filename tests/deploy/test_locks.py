@@ -15,7 +15,12 @@ PACKAGES = {"gateway": "gateway", "retrieval": "retrieval_svc", "generation": "g
 # vLLM has an environment and an image of its own; onnxruntime and Ray are extras, imported only when they are asked for;
 # Alembic alone runs its migrations.
 ELSEWHERE = [
+    "generation_svc.vllm_api",
     "generation_svc.vllm_engine",
+    "generation_svc.vllm_form_matcher",
+    "generation_svc.vllm_forms",
+    "generation_svc.vllm_pooling_engine",
+    "generation_svc.vllm_running",
     "retrieval_svc.bulk.ray_executor",
     "retrieval_svc.embedding.onnx_export",
     "retrieval_svc.embedding.onnx_runtime",
