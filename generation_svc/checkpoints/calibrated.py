@@ -107,24 +107,20 @@ def _follow(on_step: OnStep, method: str, layers: int) -> None:
 
 def _store_as_the_source(source: HuggingFaceFolder, target: Path) -> None:
     """Gives the tensors that are not quantised the source's types; and the config that of the model."""
-    safetensors, types, linear = imported("safetensors.torch"), source.tensors(), source.linear_weights()
+    safetensors, torch = imported("safetensors.torch"), imported("torch")
+    types = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+    linear = source.linear_weights()
+    kept = {
+        name: types[tensor.dtype] for name, tensor in source.tensors().items() if name not in linear and tensor.dtype in types
+    }
     for file in target.glob("*.safetensors"):
         tensors = safetensors.load_file(file)
-        kept = {name: types[name].dtype for name in tensors if name in types and name not in linear}
-        safetensors.save_file(
-            tensors | {name: tensors[name].to(_torch_type(dtype)) for name, dtype in kept.items()},
-            file,
-            metadata={"format": "pt"},
-        )
+        stored = {name: tensor.to(kept.get(name, tensor.dtype)) for name, tensor in tensors.items()}
+        safetensors.save_file(stored, file, metadata={"format": "pt"})
     config = json.loads((target / "config.json").read_text())
     told = {name: source.config[name] for name in ("dtype", "torch_dtype") if name in source.config}
     without = {name: value for name, value in config.items() if name not in {"dtype", "torch_dtype"}}
     (target / "config.json").write_text(json.dumps(without | told, indent=1))
-
-
-def _torch_type(dtype: str) -> Any:
-    torch = imported("torch")
-    return {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}[dtype]
 
 
 def _recipe(method: str, kept: list[str]) -> list[Any]:
