@@ -6,8 +6,8 @@ were sent to it, forgotten in the order in which the engine forgets: least recen
 
 Prompts of retrieval begin with instructions that a whole flow shares, go on with passages that some questions share, and end
 with the question. A match of the instructions alone would draw a whole flow to one replica, and saves nothing once every
-replica has them. Where they end is seen from the prompts: it is the last link from which many different prompts have gone on.
-So a match counts only beyond that link, and a prompt that has none there is placed by rendezvous hashing (Thaler and
+replica has them. Where they end is seen from the prompts: it is the last link from which several different prompts have gone
+on. So a match counts only beyond that link, and a prompt that has none there is placed by rendezvous hashing (Thaler and
 Ravishankar 1998) of its text to the end of the first chunk that is new, which is where passages begin to differ. One passage's
 questions then meet at one replica, whichever gateway asks, and a replica that joins or leaves moves only its own share.
 """
@@ -22,8 +22,9 @@ CHUNK_CHARACTERS: Final = 256
 """About 64 tokens, 4 blocks of an engine's cache. With 128, hits were the same (simulated) at twice the hashing."""
 CHUNKS_MAX: Final = 64
 """Of a prompt; what comes after them tells no more prompts apart."""
-BRANCHES_MIN: Final = 16
-"""Ways in which prompts go on after a link that many share. Simulated, 8 to 32 are alike; without it, replicas idle."""
+BRANCHES_MIN: Final = 4
+"""Ways in which prompts go on after a link that many share. Simulated, 2 to 32 find as much; with more than 4, replicas idle
+while a gateway knows few prompts."""
 BRANCHES_KEPT: Final = 65_536
 LINKS_MAX: Final = 16_384
 """Of one replica: a million tokens, more than most caches hold."""

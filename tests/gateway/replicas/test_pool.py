@@ -14,7 +14,7 @@ def report(running: int = 0, waiting: int = 0, running_max: int = 64) -> Reporte
 
 def test_questions_about_one_passage_meet_at_one_replica_and_passages_spread() -> None:
     replicas = pool(3)
-    homes = {passage: {picked(replicas, rag(passage, f"Question {n}?")).address for n in range(5)} for passage in range(60)}
+    homes = {passage: {picked(replicas, rag(passage, f"Question {n}?")).address for n in range(4)} for passage in range(60)}
     assert all(len(found) == 1 for found in homes.values())
     spread = Counter(next(iter(found)) for found in homes.values())
     assert len(spread) == 3
