@@ -55,9 +55,15 @@ class _Parser:
         return found
 
     def _alternatives(self) -> Cost:
+        start = self._at
         found = self._sequence()
-        while self._take("|"):
+        while self._at > start or self._peek() == "|":
+            is_empty, start = self._at == start, self._at + 1
+            if not self._take("|"):
+                break
             found = form_cost.either(found, self._sequence())
+            if is_empty or self._at == start:
+                raise self._unfit("has a | with nothing on one side, which not every engine takes", "write (a|b)? for (a|b|)")
         return found
 
     def _sequence(self) -> Cost:
