@@ -98,7 +98,8 @@ class _OfModel:
         )
 
     def note(self, watch: Watch) -> None:
-        self._first.record(watch.seconds_to(watch.first_ns))
+        if watch.first_ns < watch.last_ns or watch.token_count < 2:  # Else an engine gave all at once, and knows no first one.
+            self._first.record(watch.seconds_to(watch.first_ns))
         self._output.record(watch.token_count)
         if (between := watch.seconds_per_token) is not None:
             self._between.record(between)
