@@ -9,7 +9,7 @@ from typing import Final, cast
 from generation_svc.admission import Admission
 from generation_svc.coalescing import Coalescing
 from generation_svc.core import Core
-from generation_svc.engine import Engine, PoolingEngine
+from generation_svc.engine import Engine, Feature, PoolingEngine
 from generation_svc.generation import Generation
 from generation_svc.metrics import GenerationMetrics
 from generation_svc.pooling import Pooling
@@ -92,6 +92,10 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
         model = engine.models()[0]
         facts = f"window {model.context_window or 'unknown'}, {model.precision or 'precision unknown'}"
         log.info("models/%s is loaded after %.1f s: %s", model.name, time.monotonic() - began, facts)
+        if settings.api_keys_file and settings.cache_per_tenant and Feature.CACHE_SALT not in model.features:
+            log.warning(
+                "the engine %s cannot keep tenants apart in its prefix cache: turn that off where it matters", model.engine
+            )
         core = _core(engine, assembly)
         add_GenerationServiceServicer_to_server(GenerationServicer(core), assembly.dispatcher)  # type: ignore[no-untyped-call]  # Generated without types.
         yield

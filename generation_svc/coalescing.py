@@ -38,9 +38,10 @@ async def coalesce(parts: Answer, rule: Coalescing) -> Answer:
     try:
         while True:
             await gathered.due()
+            ended = gathered.ended  # Before taking: what comes while a delta is being read is taken the next time.
             for delta in gathered.take():
                 yield delta
-            if gathered.ended:
+            if ended:
                 break
         await reader
         if gathered.finished is not None:

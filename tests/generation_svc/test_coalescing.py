@@ -150,3 +150,20 @@ async def test_each_of_several_answers_begins_at_once_and_keeps_its_own_text() -
     deltas, _ = await collect(coalesce(two(), SLOW))
     texts = {index: "".join(delta.text for delta in deltas if delta.index == index) for index in (0, 1)}
     assert texts == {0: "a0b0c0", 1: "a1b1c1"}
+
+
+async def test_what_comes_with_the_end_while_a_delta_is_read_is_not_lost() -> None:
+    async def halting() -> Answer:
+        yield Delta(text="one", token_count=1)
+        await asyncio.sleep(0.01)
+        yield Delta(text=" two", token_count=1)
+        yield END
+
+    texts, ended = [], 0
+    async for part in coalesce(halting(), Coalescing(tokens_max=8, delay_max_s=0.02)):
+        if isinstance(part, Delta):
+            texts.append(part.text)
+        else:
+            ended += 1
+        await asyncio.sleep(0.05)  # A reader that is slower than the engine.
+    assert ("".join(texts), ended) == ("one two", 1)
