@@ -36,15 +36,21 @@ class VllmPoolingEngine:
         """Loads the model. Raises FailedPrecondition when it cannot be loaded, or neither embeds nor scores."""
         arguments = vllm_arguments.pooling(settings, vllm_api.installation())
         vllm = await RunningVllm.start(arguments, on_death=on_death)
-        found = _features(await vllm.llm.get_supported_tasks(), vllm.llm.model_config)
-        if not found:
+        try:
+            found = _features(await vllm.llm.get_supported_tasks(), vllm.llm.model_config)
+            if not found:
+                message = f"{arguments['model']} neither embeds texts nor scores pairs of them; name a model that does"
+                raise FailedPrecondition(message)
+            model = ModelInfo(
+                name=settings.served_name, engine=ENGINE, context_window=vllm.llm.model_config.max_model_len, features=found
+            )
+            engine = cls(vllm, model=model)
+            if settings.vllm_warm_up:
+                await engine._warm_up()
+        except BaseException:
             await vllm.close()
-            message = f"{arguments['model']} neither embeds texts nor scores pairs of them; name a model that does"
-            raise FailedPrecondition(message)
-        model = ModelInfo(
-            name=settings.served_name, engine=ENGINE, context_window=vllm.llm.model_config.max_model_len, features=found
-        )
-        return cls(vllm, model=model)
+            raise
+        return engine
 
     async def embed(self, texts: Sequence[str]) -> Embeddings:
         self._check(Feature.EMBED)
@@ -72,6 +78,10 @@ class VllmPoolingEngine:
         await self._vllm.close()
         self._thread.shutdown(wait=False)
 
+    async def _warm_up(self) -> None:
+        # What a device has no kernels for vLLM finds at the first request, and dies.
+        await (self.embed(["warm"]) if Feature.EMBED in self._model.features else self.score("warm", ["up"]))
+
     def _check(self, feature: Feature) -> None:
         if feature not in self._model.features:
             can = ", ".join(sorted(self._model.features))
@@ -87,13 +97,13 @@ class VllmPoolingEngine:
     def _fitting(self, number: int, tokens: Callable[..., Any], parts: tuple[str, ...]) -> dict[str, Any]:
         window, characters = self._model.context_window, sum(map(len, parts))
         if characters > window * _CHARACTERS_PER_TOKEN_MAX:
-            raise _too_long(number, f"at least {characters // _CHARACTERS_PER_TOKEN_MAX}", window)
+            raise _too_long(number, characters // _CHARACTERS_PER_TOKEN_MAX, window, "at least ")
         try:
             encoded = dict(tokens(*parts))
         except (TypeError, UnicodeError) as error:  # What the tokenizer says of half of a surrogate pair.
             raise InvalidArgument(f"text {number} is not valid Unicode") from error
         if (found := len(encoded["input_ids"])) > window:
-            raise _too_long(number, str(found), window)
+            raise _too_long(number, found, window)
         return encoded
 
     def _text_tokens(self, text: str) -> Any:
@@ -136,6 +146,6 @@ def _usage(prompts: list[dict[str, Any]]) -> Usage:
     return Usage(input_tokens=sum(len(prompt["input_ids"]) for prompt in prompts))
 
 
-def _too_long(number: int, tokens: str, window: int) -> PromptTooLong:
-    message = f"text {number} has {tokens} tokens, but the model's window holds {window}; split it"
-    return PromptTooLong(message, metadata={"text": str(number), "prompt_tokens": tokens, "context_window": str(window)})
+def _too_long(number: int, tokens: int, window: int, how: str = "") -> PromptTooLong:
+    message = f"text {number} has {how}{tokens} tokens, but the model's window holds {window}; split it"
+    return PromptTooLong(message, metadata={"text": str(number), "prompt_tokens": str(tokens), "context_window": str(window)})

@@ -159,7 +159,7 @@ BOMB = "root ::= " + " | ".join(f"a{n}" for n in range(500)) + "\n" + "\n".join(
         held_to(Feature.REGEX, "("),
         held_to(Feature.REGEX, "(?<=a)b"),
         held_to(Feature.REGEX, "a\x00b"),
-        held_to(Feature.REGEX, "(" + "|".join(f"(.*a.{{{n}}})" for n in range(200)) + "){1,50}"),
+        held_to(Feature.REGEX, "(" + "|".join(f"(.*a.{{{n}}})" for n in range(200)) + "){1,50}[0-9]{9}"),
         held_to(Feature.GRAMMAR, "root ::= nowhere"),
         held_to(Feature.GRAMMAR, BOMB),
     ],

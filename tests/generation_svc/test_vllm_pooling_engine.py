@@ -82,11 +82,11 @@ async def test_an_embedding_model_does_not_score(embedding: RemoteEngine) -> Non
 
 
 def cross_encoder(folder: Path) -> BertForSequenceClassification:
-    """Random weights, large enough that other words make another score."""
+    """Random weights, large enough that other words make another score. vLLM's CPU build has heads of 32, not of 16."""
     torch.manual_seed(5)
     tokenizer = AutoTokenizer.from_pretrained(locate_model(MODEL))
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
+        vocab_size=len(tokenizer), hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
         num_labels=1, max_position_embeddings=128, initializer_range=0.4,
     )  # fmt: skip
     model = BertForSequenceClassification(config).eval()
