@@ -55,10 +55,10 @@ class Memory:
     anonymous_mib: float
 
 
-def memory_of(pid: int) -> Memory:
-    """Of a process and all below it, by /proc/PID/status. Pages of files that several have mapped count for each."""
+def memory_of(pid: int, *, alone: bool = False) -> Memory:
+    """Of a process, and of all below it unless `alone`. Pages of files that several have mapped count for each."""
     counted = {"VmRSS": 0, "RssAnon": 0}
-    for member in family(pid):
+    for member in [pid] if alone else family(pid):
         try:
             lines = Path(f"/proc/{member}/status").read_text().splitlines()
         except (FileNotFoundError, ProcessLookupError):
