@@ -63,8 +63,9 @@ async def _window(load: str, how: Sequence[str], service: processes.Running, pla
     kept = folder / "window.json"
     seconds = max(2.0, _SECONDS_OF_PLAN * plan.seconds)
     command = [
-        sys.executable, "-c", "from penstock.cli import main; main()", "bench", "generate", "--generation", service.address, *how, "--json", str(kept),
+        sys.executable, "-c", "from penstock.cli import main; main()", "bench", "generate", "--generation", service.address,
         "--prompt-tokens", str(PROMPT_TOKENS), "--output-tokens", str(plan.answer_tokens), "--seconds", f"{seconds:g}",
+        "--json", str(kept), *how,
     ]  # fmt: skip
     before = memory_of(service.pid, alone=True).anonymous_mib
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
