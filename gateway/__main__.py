@@ -1,6 +1,6 @@
 """The gateway's process: the only place that names its adapters."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -64,8 +64,8 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
 
 def _generator(settings: GatewaySettings, telemetry: Telemetry) -> AbstractAsyncContextManager[ReplicatedGenerator]:
     def connect(address: str) -> GrpcGenerator:
-        # What fails is tried on another replica, and not by gRPC on the same one.
-        channel = _channel(address, settings, telemetry.tracer_provider, retries=False)
+        # What fails is tried on another replica, and not by gRPC on the same one. Only a model is shared out by tenants.
+        channel = _channel(address, settings, telemetry.tracer_provider, retries=False, tenant=_tenant)
         return GrpcGenerator(channel, timeout_s=settings.generation_timeout_s)
 
     limits = ReplicaLimits(
@@ -78,7 +78,18 @@ def _generator(settings: GatewaySettings, telemetry: Telemetry) -> AbstractAsync
     return replicated(parse_target(settings.generation_target), connect, limits=limits, statistics=statistics)
 
 
-def _channel(target: str, settings: GatewaySettings, provider: TracerProvider, *, retries: bool = True) -> grpc.aio.Channel:
+def _tenant() -> str:
+    return identity.current().tenant
+
+
+def _channel(
+    target: str,
+    settings: GatewaySettings,
+    provider: TracerProvider,
+    *,
+    retries: bool = True,
+    tenant: Callable[[], str] | None = None,
+) -> grpc.aio.Channel:
     return open_channel(
         target,
         tracer_provider=provider,
@@ -86,7 +97,7 @@ def _channel(target: str, settings: GatewaySettings, provider: TracerProvider, *
         retries=retries,
         api_key=settings.backend_api_key.get_secret_value(),
         principals=lambda: identity.current().principals,
-        tenant=lambda: identity.current().tenant,
+        tenant=tenant,
     )
 
 
