@@ -41,11 +41,16 @@ class Generation(Core):
     ) -> None:
         super().__init__(engine, admission)
         self._engine = engine
+        # That it generates goes without saying for an engine of this kind; callers are told.
+        self._models = tuple(replace(model, features=model.features | {Feature.GENERATE}) for model in engine.models())
         self._coalescing = coalescing
         self._tracer = tracer
         self._metrics = metrics
         self._capture_content = capture_content
         self._cache_per_tenant = cache_per_tenant
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        return self._models
 
     async def whole(self, model: ModelInfo, request: GenerationRequest) -> WholeAnswer:
         """The answers, when they are complete."""

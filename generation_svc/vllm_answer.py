@@ -12,8 +12,6 @@ _FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
     "repetition": FinishReason.STOP,
     "length": FinishReason.LENGTH,
 }
-_MONOTONIC_OFFSET_NS: Final = time.time_ns() - time.monotonic_ns()
-"""vLLM's processes take their times from the machine's monotonic clock."""
 
 
 class AnswerParts:
@@ -89,11 +87,11 @@ def _value(token_id: int, found: Any, top: tuple[TokenLogprob, ...] = ()) -> Tok
 
 
 def timings(metrics: Any) -> Timings | None:
-    """By a RequestStateStats, whose seconds are of the monotonic clock."""
+    """By a RequestStateStats, whose seconds are of the machine's monotonic clock."""
     if metrics is None or not metrics.scheduled_ts:
         return None
+    offset_ns = time.time_ns() - time.monotonic_ns()  # Not kept: the other clock may be set while the service runs.
     scheduled, first, last = (
-        int(seconds * 1e9) + _MONOTONIC_OFFSET_NS
-        for seconds in (metrics.scheduled_ts, metrics.first_token_ts, metrics.last_token_ts)
+        int(seconds * 1e9) + offset_ns for seconds in (metrics.scheduled_ts, metrics.first_token_ts, metrics.last_token_ts)
     )
     return Timings(scheduled_ns=scheduled, first_token_ns=first, last_token_ns=last)

@@ -4,7 +4,7 @@ AsyncLLM computes in a process of its own, so the event loop stays free. Prompts
 room for the answer must be known before the engine gets them. vllm_running says how it starts, is watched and ends.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from generation_svc.engine import (
     Sampling,
     answer_room,
 )
+from generation_svc.precisions import precision_of
 from generation_svc.settings import GenerationSettings
 from generation_svc.vllm_answer import AnswerParts
 from generation_svc.vllm_forms import CheckedForm, Forms
@@ -167,15 +168,5 @@ async def _loaded_adapters(llm: Any, paths: Mapping[str, str]) -> dict[str, Any]
 
 
 def _precision(model_config: Any) -> str:
-    """What the checkpoint says of its weights, such as "int8-w8a8", "fp8" or "bfloat16"."""
-    config = getattr(model_config.hf_config, "quantization_config", None)
-    if not config:
-        return {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(
-            str(model_config.dtype).removeprefix("torch."), ""
-        )
-    config = config if isinstance(config, dict) else config.to_dict()
-    groups: Sequence[Any] = list(config.get("config_groups", {}).values())
-    if groups and groups[0].get("input_activations"):
-        weights, activations = groups[0]["weights"], groups[0]["input_activations"]
-        return f"{weights['type']}{weights['num_bits']}-w{weights['num_bits']}a{activations['num_bits']}"
-    return str(config.get("quant_method", ""))
+    config = model_config.hf_config.to_dict()
+    return precision_of(config, dtype=str(model_config.dtype), loaded_as=model_config.quantization or "")
