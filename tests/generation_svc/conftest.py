@@ -9,7 +9,7 @@ from penstock.clients import GenerationClient
 from tests.generation_svc import processes
 
 BOUNDS = {"running_max": 1, "waiting_max": 1, "context_window": 1024}
-VLLM = {"engine": "vllm", "vllm_enforce_eager": True, "vllm_cache_gb": 0.25}
+VLLM = {"engine": "vllm", "vllm_enforce_eager": True, "vllm_cache_gb": 0.25, "vllm_warm_up": False}
 slow_vllm = (pytest.mark.vllm, pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1500))
 
 ENGINES = [
