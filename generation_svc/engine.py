@@ -121,7 +121,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLogprob:
-    """A token's text and the natural logarithm of its probability. `token_id` -1: not known. `top`: those asked for in its place."""
+    """A token's text and the natural logarithm of its probability. `token_id` -1: not known. `top`: those asked for there."""
 
     token: str
     logprob: float
