@@ -1,7 +1,7 @@
 """From vLLM's outputs to the port's values. Runs for every token of every answer: nothing is made that is not asked for."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from generation_svc.engine import Delta, Finished, FinishReason, GenerationRequest, Timings, TokenLogprob, Usage
@@ -17,11 +17,11 @@ _FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
 class AnswerParts:
     """One answer as it comes."""
 
-    def __init__(self, request: GenerationRequest, *, prompt_tokens: int) -> None:
+    def __init__(self, request: GenerationRequest, *, prompt_tokens: int, named: Collection[int] = ()) -> None:
         self._request = request
         self._with_logprobs = request.logprobs is not None
         self._top_asked = request.logprobs.top if request.logprobs else 0
-        self._named_asked = bool(request.logprobs and request.logprobs.tokens)
+        self._named = frozenset(named)
         self._prompt_tokens = prompt_tokens
         self._output_tokens = 0
         self._token_ids: list[int] | None = [] if request.structured_output is not None else None
@@ -75,9 +75,11 @@ class AnswerParts:
 
     def _token_logprob(self, token_id: int, position: Mapping[int, Any]) -> TokenLogprob:
         """`position` has the chosen token and those that were asked for, by their numbers."""
-        named, top = self._named_asked, self._top_asked
+        named, top = self._named, self._top_asked
         others = [
-            _value(number, found) for number, found in position.items() if number != token_id or (named or found.rank <= top)
+            _value(number, found)
+            for number, found in position.items()
+            if (number in named if named else number != token_id or found.rank <= top)
         ]
         return _value(token_id, position[token_id], tuple(sorted(others, key=lambda other: -other.logprob)))
 

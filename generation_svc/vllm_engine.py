@@ -74,7 +74,7 @@ class VllmEngine:
         prompt_ids = await self._prompts.tokens(request)
         form = await self._forms.checked(request.structured_output) if request.structured_output is not None else None
         parameters = await self._parameters(request, len(prompt_ids), form)
-        parts = AnswerParts(request, prompt_tokens=len(prompt_ids))
+        parts = AnswerParts(request, prompt_tokens=len(prompt_ids), named=parameters.logprob_token_ids or ())
         outputs = self._vllm.llm.generate(
             vllm_api.tokens_input(prompt_ids, cache_salt=request.cache_salt or None),
             parameters,

@@ -18,7 +18,8 @@ from tests.generation_svc import processes
 
 QUESTION = (Message(role="user", content="What is the capital of France?"),)
 STORY = (Message(role="user", content="Tell me a very long story about a river, a dam and a turbine."),)
-RIVER = (Message(role="user", content="Repeat the word river forever: river river river river"),)
+RIVER = {"messages": (), "prompt": "river " * 20}
+"""A raw prompt that every model goes on with as it began."""
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -49,7 +50,7 @@ def logprobs(**given: Any) -> dict[str, Any]:
 ASKED: dict[str, dict[str, Any]] = {
     "top_k": asks(STORY, top_k=1, temperature=2.0),
     "min_p": asks(STORY, min_p=1.0, temperature=2.0),
-    "repetition_penalty": asks(RIVER, repetition_penalty=1.8),
+    "repetition_penalty": asks(repetition_penalty=1.8) | RIVER,
     "min_tokens": asks(min_tokens=30),
     "include_stop": asks(stop=("Paris",), include_stop=True),
     "logprobs": asks(more=logprobs()),
@@ -96,14 +97,15 @@ async def roomy(client: GenerationClient, tmp_path: Path) -> AsyncIterator[Gener
 
 
 async def test_one_likeliest_token_leaves_nothing_to_chance(client: GenerationClient, answered) -> None:
-    greedy = (await client.generate(**asks(STORY))).text
-    for feature in ("top_k", "min_p"):
-        answer = await answered(feature)
+    # Of a few tokens: where two are nearly as likely, engines round differently for a prompt that they had in their cache.
+    greedy = (await client.generate(**asks(max_tokens=6))).text
+    for feature, only in (("top_k", {"top_k": 1}), ("min_p", {"min_p": 1.0})):
+        answer = await answered(feature, **asks(max_tokens=6, temperature=2.0, **only))
         assert answer is None or answer.text == greedy
 
 
 async def test_a_repetition_penalty_changes_an_answer_that_repeats_itself(client: GenerationClient, answered) -> None:
-    plain = await client.generate(**asks(RIVER))
+    plain = await client.generate(**asks() | RIVER)
     answer = await answered("repetition_penalty")
     assert plain.text.count("river") > 8
     assert answer is None or answer.text.count("river") < plain.text.count("river") / 2
