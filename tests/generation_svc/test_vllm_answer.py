@@ -73,3 +73,10 @@ def test_times_are_those_of_the_wall_clock() -> None:
     assert made.first_token_ns - made.scheduled_ns == 500_000_000
     assert made.last_token_ns - made.scheduled_ns == 2_000_000_000
     assert timings(None) is None
+
+
+def test_named_tokens_come_alone_whichever_was_chosen() -> None:
+    request = GenerationRequest(prompt="p", logprobs=LogprobOptions(tokens=("a", "b")))
+    named = AnswerParts(request, prompt_tokens=7, named=[number for number in POSITION if number != 5])
+    (token,) = named.delta(completion("c", [5], logprobs=[POSITION])).logprobs
+    assert (token.token, [other.token_id for other in token.top]) == ("c", [number for number in POSITION if number != 5])
