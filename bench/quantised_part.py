@@ -27,7 +27,8 @@ PRECISIONS: Final = ("bf16", "w8a8")
 STREAMS: Final = (1, 8, 32)
 CACHE_GB: Final = 0.5
 _SETTINGS: Final = {
-    "vllm_prefix_caching": False, "vllm_cache_gb": CACHE_GB, "context_window": 2048, "running_max": max(STREAMS),
+    "vllm_prefix_caching": False, "vllm_enforce_eager": True, "vllm_cache_gb": CACHE_GB, "context_window": 2048,
+    "running_max": max(STREAMS),
 }  # fmt: skip
 
 
