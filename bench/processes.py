@@ -3,9 +3,10 @@
 import asyncio
 import base64
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -124,6 +125,8 @@ async def started(
         if process.returncode is None:
             process.terminate()
             await _ended(process)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # An engine that was still loading outlives its server.
 
 
 def pids(stack: LocalStack) -> dict[str, list[int]]:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -38,6 +39,11 @@ class RunningVllm:
         try:
             # In a thread, so that health and NOT_READY are answered meanwhile.
             llm = await asyncio.to_thread(vllm_api.load, arguments, statistics)
+        except asyncio.CancelledError:
+            # Asked to leave while it loads: the thread can't be stopped, and its engine would outlive this process.
+            for child in multiprocessing.active_children():
+                child.kill()
+            raise
         except Exception as error:
             message = f"vLLM cannot load {arguments['model']}: {error}; its log above has the whole of it"
             raise FailedPrecondition(message) from error
