@@ -18,8 +18,6 @@ from tests.generation_svc import processes
 
 QUESTION = (Message(role="user", content="What is the capital of France?"),)
 STORY = (Message(role="user", content="Tell me a very long story about a river, a dam and a turbine."),)
-RIVER = {"messages": (), "prompt": "river " * 20}
-"""A raw prompt that every model goes on with as it began."""
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -50,7 +48,7 @@ def logprobs(**given: Any) -> dict[str, Any]:
 ASKED: dict[str, dict[str, Any]] = {
     "top_k": asks(STORY, top_k=1, temperature=2.0),
     "min_p": asks(STORY, min_p=1.0, temperature=2.0),
-    "repetition_penalty": asks(repetition_penalty=1.8) | RIVER,
+    "repetition_penalty": asks(max_tokens=8, repetition_penalty=2.0),
     "min_tokens": asks(min_tokens=30),
     "include_stop": asks(stop=("Paris",), include_stop=True),
     "logprobs": asks(more=logprobs()),
@@ -104,11 +102,11 @@ async def test_one_likeliest_token_leaves_nothing_to_chance(client: GenerationCl
         assert answer is None or answer.text == greedy
 
 
-async def test_a_repetition_penalty_changes_an_answer_that_repeats_itself(client: GenerationClient, answered) -> None:
-    plain = await client.generate(**asks() | RIVER)
+async def test_a_repetition_penalty_keeps_the_answer_from_repeating_the_question(client: GenerationClient, answered) -> None:
+    plain = await client.generate(**asks(max_tokens=8))
     answer = await answered("repetition_penalty")
-    assert plain.text.count("river") > 8
-    assert answer is None or answer.text.count("river") < plain.text.count("river") / 2
+    assert "capital of France" in plain.text
+    assert answer is None or "capital of France" not in answer.text
 
 
 async def test_an_answer_has_at_least_the_fewest_tokens(client: GenerationClient, answered) -> None:
