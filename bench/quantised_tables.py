@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.closed_loop import Sample
-from bench.report import Round, Table, middle, number, ratio, times
+from bench.report import Round, Table, cpu_ms_a_token, middle, number, ratio, times, tokens_a_second
 
 
 def quantised_tables(found: Mapping[tuple[str, int], Round], sizes: Sequence[Mapping[str, Any]]) -> tuple[Table, ...]:
@@ -13,7 +12,7 @@ def quantised_tables(found: Mapping[tuple[str, int], Round], sizes: Sequence[Map
 
 
 def _rates(found: Mapping[tuple[str, int], Round]) -> Table:
-    rows = []
+    rows, cpu_ms = [], cpu_ms_a_token("service")
     for (precision, streams), samples in sorted(found.items(), key=lambda item: item[0][1]):
         plain = found["bf16", streams]
         rows.append(
@@ -21,12 +20,12 @@ def _rates(found: Mapping[tuple[str, int], Round]) -> Table:
                 precision,
                 str(streams),
                 str(sum(each.output_tokens for each in samples)),
-                number(middle(samples, _tokens_a_second)),
-                times(ratio(samples, plain, _tokens_a_second)),
+                number(middle(samples, tokens_a_second)),
+                times(ratio(samples, plain, tokens_a_second)),
                 number(middle(samples, lambda each: each.first_p50_ms)),
                 times(ratio(samples, plain, lambda each: each.first_p50_ms)),
-                number(middle(samples, _cpu_ms_a_token)),
-                times(ratio(samples, plain, _cpu_ms_a_token)),
+                number(middle(samples, cpu_ms)),
+                times(ratio(samples, plain, cpu_ms)),
                 str(sum(each.errors for each in samples)),
                 number(middle(samples, lambda each: each.other_cores), 2),
             )
@@ -71,11 +70,3 @@ def _memory(sizes: Sequence[Mapping[str, Any]]) -> Table:
             for each in sizes
         ),
     )  # fmt: skip
-
-
-def _tokens_a_second(sample: Sample) -> float:
-    return sample.output_tokens / sample.seconds
-
-
-def _cpu_ms_a_token(sample: Sample) -> float:
-    return 1000 * sample.cpu_s["service"] / max(1, sample.output_tokens)

@@ -49,6 +49,16 @@ def cpu_ms(group: str) -> Callable[[Sample], float]:
     return lambda sample: sample.cpu_ms(group)
 
 
+def tokens_a_second(sample: Sample) -> float:
+    """Tokens of answers a second."""
+    return sample.output_tokens / sample.seconds
+
+
+def cpu_ms_a_token(group: str) -> Callable[[Sample], float]:
+    """CPU milliseconds of one group of processes for each token of the answers."""
+    return lambda sample: 1000 * sample.cpu_s.get(group, 0.0) / max(1, sample.output_tokens)
+
+
 def raw(samples: Round, **labels: Any) -> Iterable[dict[str, Any]]:
     """The samples as JSON, under what tells them apart."""
     return ({**labels, "round": number, **asdict(sample)} for number, sample in enumerate(samples))

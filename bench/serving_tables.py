@@ -1,10 +1,9 @@
 """The serving part's table."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from bench.closed_loop import Sample
 from bench.plan import Plan
-from bench.report import Round, Table, middle, number, ratio, times
+from bench.report import Round, Table, cpu_ms_a_token, middle, number, ratio, times, tokens_a_second
 
 
 def serving_tables(found: Mapping[tuple[str, int], Round], plan: Plan) -> tuple[Table, ...]:
@@ -23,7 +22,7 @@ def serving_tables(found: Mapping[tuple[str, int], Round], plan: Plan) -> tuple[
                 number(middle(samples, lambda each: each.first_p99_ms)),
                 _or_nothing(middle(samples, lambda each: each.added_p50_ms)),
                 _or_nothing(middle(samples, lambda each: each.added_p99_ms)),
-                *(number(middle(samples, _ms_a_token(group))) for group in ("engine", "server", "client")),
+                *(number(middle(samples, cpu_ms_a_token(group))) for group in ("engine", "server", "client")),
                 str(sum(each.errors for each in samples)),
                 number(middle(samples, lambda each: each.other_cores), 2),
             )
@@ -47,14 +46,5 @@ def _model(plan: Plan) -> str:
     return f"{name}, {plan.precision}, {'a GPU' if plan.gpu else 'CPU build'}"
 
 
-def tokens_a_second(sample: Sample) -> float:
-    """Tokens of answers a second."""
-    return sample.output_tokens / sample.seconds
-
-
 def _or_nothing(value: float) -> str:
     return number(value) if value else "-"
-
-
-def _ms_a_token(group: str) -> Callable[[Sample], float]:
-    return lambda sample: 1000 * sample.cpu_s.get(group, 0.0) / max(1, sample.output_tokens)

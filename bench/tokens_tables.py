@@ -1,9 +1,8 @@
 """The tokens part's table."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from bench.closed_loop import Sample
-from bench.report import Round, Table, middle, number, ratio, times
+from bench.report import Round, Table, cpu_ms_a_token, middle, number, ratio, times, tokens_a_second
 
 
 def tokens_tables(found: Mapping[tuple[str, int], Round]) -> tuple[Table, ...]:
@@ -16,13 +15,13 @@ def tokens_tables(found: Mapping[tuple[str, int], Round]) -> tuple[Table, ...]:
                 side,
                 str(in_flight),
                 str(sum(each.output_tokens for each in samples)),
-                number(middle(samples, _tokens_a_second)),
+                number(middle(samples, tokens_a_second)),
                 number(middle(samples, lambda each: each.first_p50_ms)),
                 number(middle(samples, lambda each: each.first_p99_ms)),
                 str(sum(each.errors for each in samples)),
-                times(ratio(samples, engine, _tokens_a_second)),
+                times(ratio(samples, engine, tokens_a_second)),
                 times(ratio(samples, engine, lambda each: each.first_p50_ms)),
-                *(number(middle(samples, _ms_a_token(group))) for group in ("engine", "generation", "gateway")),
+                *(number(middle(samples, cpu_ms_a_token(group))) for group in ("engine", "generation", "gateway")),
                 number(middle(samples, lambda each: each.other_cores), 2),
             )
         )
@@ -37,11 +36,3 @@ def tokens_tables(found: Mapping[tuple[str, int], Round]) -> tuple[Table, ...]:
             rows=tuple(rows),
         ),
     )  # fmt: skip
-
-
-def _tokens_a_second(sample: Sample) -> float:
-    return sample.output_tokens / sample.seconds
-
-
-def _ms_a_token(group: str) -> Callable[[Sample], float]:
-    return lambda sample: 1000 * sample.cpu_s.get(group, 0.0) / max(1, sample.output_tokens)

@@ -49,6 +49,12 @@ class Feature(StrEnum):
     RERANK = "rerank"
 
 
+_NUMBERS = (
+    "temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty", "repetition_penalty",
+    "min_tokens",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One turn of a conversation."""
@@ -73,6 +79,10 @@ class Sampling:
     repetition_penalty: float | None = None
     min_tokens: int | None = None
     include_stop: bool = False
+
+    def numbers(self) -> dict[str, float]:
+        """The numbers that were given, by name; but for max_tokens, which must fit the window."""
+        return {name: value for name in _NUMBERS if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +127,10 @@ class GenerationRequest:
     tenant: str = ""
     streamed: bool = True
     trace_headers: Mapping[str, str] = field(default_factory=dict)
+
+    def turns(self) -> list[dict[str, str]]:
+        """The conversation as chat templates and OpenAI's API take it."""
+        return [{"role": message.role.value, "content": message.content} for message in self.messages]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,8 @@ _BOUNDS: Final[Mapping[str, frozenset[str]]] = {
     }),
     "number": _NUMBERS,
 }  # fmt: skip
+_CHOSEN: Final = ("$ref", "const", "enum", "anyOf", "oneOf", "allOf")
+_ASSERTED: Final = frozenset().union(*_BOUNDS.values(), _CHOSEN, {"type"})
 
 
 def faults(text: str, field: str) -> Iterator[Violation]:
@@ -244,9 +246,9 @@ def _greatest(numbers: Mapping[str, float]) -> float:
 def _combination_faults(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Keywords of which engines would hold to one and leave out the other."""
     asserted = schema.keys() - _NOTES
-    for keyword in ("$ref", "const", "enum", "anyOf", "oneOf", "allOf"):
-        beside = sorted(asserted & _known() - {keyword} - ({"type"} if keyword in {"const", "enum"} else set()))
-        if keyword in schema and beside:
+    for keyword in (each for each in _CHOSEN if each in schema):
+        beside = sorted(asserted & _ASSERTED - {keyword} - ({"type"} if keyword in {"const", "enum"} else set()))
+        if beside:
             yield (
                 f"has {', '.join(beside)} beside {keyword}, of which engines hold an answer to one",
                 "write them in one schema",
@@ -276,10 +278,6 @@ def _type_faults(schema: dict[str, Any], asserted: set[str]) -> Iterator[tuple[s
     names = schema.get("properties", {})
     if missing := [name for name in schema.get("required", ()) if name not in names]:
         yield f"requires {missing[0][:64]!r}, which is no property of it", "add it to properties"
-
-
-def _known() -> frozenset[str]:
-    return frozenset().union(*_BOUNDS.values(), {"$ref", "const", "enum", "anyOf", "oneOf", "allOf", "type"})
 
 
 def _misshapen(keyword: str, value: Any) -> str:

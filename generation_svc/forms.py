@@ -7,6 +7,7 @@ from the text alone. Bounds are measured with xgrammar, which vLLM and OpenVINO 
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from generation_svc import form_grammar, form_regex, form_schema
@@ -17,11 +18,17 @@ from penstock.errors import Violation
 CHOICES_MAX: Final = 1000
 CHOICE_BYTES_MAX: Final = 1024
 CHOICES_BYTES_MAX: Final = 16 * 2**10
+_KEPT_MAX: Final = 128
 _HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 
 
-def faults(form: StructuredOutput) -> Iterator[Violation]:
-    """What is wrong with a form; nothing where an engine may try it."""
+@lru_cache(_KEPT_MAX)
+def faults(form: StructuredOutput) -> tuple[Violation, ...]:
+    """What is wrong with a form; nothing where an engine may try it. A flow sends the same one with every request."""
+    return tuple(_faults(form))
+
+
+def _faults(form: StructuredOutput) -> Iterator[Violation]:
     field = f"structured_output.{form.kind}"
     if any(map(_HALF_CHARACTER.search, (form.value, *form.choices))):
         yield Violation(field=field, message="has half a character (a surrogate)", suggestion="send whole characters")

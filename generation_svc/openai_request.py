@@ -6,7 +6,7 @@ A body carries no field that the dialect does not have; what cannot be said in i
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
@@ -14,11 +14,6 @@ from generation_svc import features
 from generation_svc.engine import Feature, GenerationRequest, LogprobOptions, ModelInfo, StructuredOutput
 from generation_svc.openai_dialect import SGLANG, TOP_LOGPROBS_MAX, Dialect
 from penstock.errors import InvalidArgument, PromptTooLong
-
-_SAMPLING_FIELDS: Final = (
-    "temperature", "top_p", "top_k", "min_p", "seed",
-    "presence_penalty", "frequency_penalty", "repetition_penalty", "min_tokens",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +45,8 @@ class Asking:
 
     def body(self, request: GenerationRequest, named: tuple[int, ...] = ()) -> dict[str, Any]:
         """The body. `named` are the numbers of the tokens that logprobs name."""
-        body: dict[str, Any] = {"model": self.model(request), **self._what(request)}
         sampling = request.sampling
-        body |= {name: value for name in _SAMPLING_FIELDS if (value := getattr(sampling, name)) is not None}
+        body: dict[str, Any] = {"model": self.model(request), **self._what(request), **sampling.numbers()}
         if sampling.stop:
             body["stop"] = sampling.stop
         if sampling.include_stop:
@@ -67,8 +61,7 @@ class Asking:
         max_tokens = request.sampling.max_tokens or self.max_tokens_default
         if not request.messages:
             return {"prompt": request.prompt, "max_tokens": max_tokens}
-        messages = [{"role": message.role.value, "content": message.content} for message in request.messages]
-        return {"messages": messages, self.max_tokens_field: max_tokens}
+        return {"messages": request.turns(), self.max_tokens_field: max_tokens}
 
     def _logprobs(self, asked: LogprobOptions, *, chat: bool, named: tuple[int, ...]) -> dict[str, Any]:
         if chat:

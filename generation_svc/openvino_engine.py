@@ -183,7 +183,7 @@ async def _opened(process: subprocess.Popen[bytes], reader: asyncio.StreamReader
 def _ask(number: int, request: GenerationRequest) -> wire.Ask:
     return wire.Ask(
         id=number,
-        messages=[{"role": message.role.value, "content": message.content} for message in request.messages],
+        messages=request.turns(),
         prompt=request.prompt,
         sampling=asdict(request.sampling),
         streamed=request.streamed,

@@ -30,10 +30,6 @@ from penstock.errors import FailedPrecondition, InvalidArgument
 from penstock.model_files import locate_model
 
 ENGINE: Final = "vllm"
-_SAMPLING_FIELDS: Final = (
-    "temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty", "repetition_penalty",
-    "min_tokens",
-)  # fmt: skip
 _POOLING_FEATURES: Final = frozenset({Feature.EMBED, Feature.RERANK})
 
 
@@ -115,7 +111,7 @@ class VllmEngine:
 
     async def _parameters(self, request: GenerationRequest, prompt_tokens: int, form: CheckedForm | None) -> Any:
         sampling = request.sampling
-        asked = {name: value for name in _SAMPLING_FIELDS if (value := getattr(sampling, name)) is not None}
+        asked: dict[str, Any] = sampling.numbers()
         if request.logprobs is not None:
             asked |= await self._logprobs(request.logprobs)
         if form is not None:

@@ -42,9 +42,8 @@ class Prompts:
     def _in_template(self, request: GenerationRequest) -> str:
         if not self._tokenizer.chat_template:
             raise FailedPrecondition("the model has no chat template; give a prompt instead of messages")
-        messages = [{"role": message.role.value, "content": message.content} for message in request.messages]
         try:
-            return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            return str(self._tokenizer.apply_chat_template(request.turns(), tokenize=False, add_generation_prompt=True))
         except Exception as error:  # The template is the model's own program and raises what it likes.
             message = f"the model's chat template does not take these messages: {error}"
             raise InvalidArgument(message, metadata={"field": "messages"}) from error
