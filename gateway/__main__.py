@@ -11,12 +11,13 @@ from gateway.backends import Backends
 from gateway.clients import GrpcGenerator, GrpcRetriever
 from gateway.compiler import Compiler, RunLimits
 from gateway.flow_cache import FlowCache
-from gateway.flows import Flows
+from gateway.flows import Flows, LateSubflows
 from gateway.replicas.generator import ReplicatedGenerator, replicated
 from gateway.replicas.replica import ReplicaLimits
 from gateway.replicas.statistics import Statistics
 from gateway.seeding import seed
 from gateway.servicer import FlowServicer, RunServicer
+from gateway.sessions import MemorySessions
 from gateway.settings import GatewaySettings
 from gateway.store import open_store
 from penstock import identity
@@ -39,10 +40,13 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
         store = await stack.enter_async_context(open_store(settings.database_url, settings.data_dir))
         retrieval = await stack.enter_async_context(_channel(settings.retrieval_target, settings, provider))
         generator = await stack.enter_async_context(_generator(settings, assembly.telemetry))
+        subflows = LateSubflows()
         compiler = Compiler(
             backends=Backends(
                 retriever=GrpcRetriever(retrieval, timeout_s=settings.retrieval_timeout_s),
                 generator=generator,
+                sessions=MemorySessions(tenant=_tenant),
+                subflows=subflows,
             ),
             tracer=assembly.telemetry.tracer("gateway"),
             limits=RunLimits(deadline_s=settings.run_deadline_s, events_max=settings.stream_buffer_max),
@@ -55,6 +59,7 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
             refresh_s=settings.flow_refresh_s,
             names_max=settings.flow_cache_max,
         )
+        subflows.flows = flows
         if settings.flows_dir is not None:
             await seed(flows, settings.flows_dir)
         flow_pb2_grpc.add_FlowServiceServicer_to_server(FlowServicer(flows), assembly.dispatcher)  # type: ignore[no-untyped-call]

@@ -1,9 +1,10 @@
-"""The two ports through which nodes reach other services. clients.py implements them over gRPC, tests with fakes."""
+"""The ports through which nodes reach what is outside of their flow: clients.py has two of them over gRPC, tests have fakes."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+from gateway.execution import ChatMessage, Run
 from gateway.values import Document
 
 
@@ -91,9 +92,31 @@ class Generator(Protocol):
         ...
 
 
+class Sessions(Protocol):
+    """Keeps conversations for a time, by the names of their sessions. Those of one tenant are not another's."""
+
+    async def read(self, session: str, messages_max: int) -> tuple[ChatMessage, ...]:
+        """The newest messages, oldest first; none where nothing is kept. Raises BackendUnavailable."""
+        ...
+
+    async def append(self, session: str, messages: Sequence[ChatMessage]) -> None:
+        """Adds messages, all or none. Raises BackendUnavailable."""
+        ...
+
+
+class Subflows(Protocol):
+    """The flows of the gateway, for a node that runs another one."""
+
+    async def run(self, flow_id: str, inputs: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
+        """Runs a flow in `run`, a child of the calling one; its outputs as edges carry them. Raises FlowNotFound."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backends:
-    """Everything outside the gateway that nodes may call."""
+    """Everything outside of a flow that its nodes may call."""
 
     retriever: Retriever
     generator: Generator
+    sessions: Sessions
+    subflows: Subflows

@@ -1,17 +1,38 @@
 """Between the flow protos and the core's own values. Nothing is decided here."""
 
+import re
+from typing import Final
+
+import orjson
 from google.protobuf import timestamp_pb2
 
-from gateway.execution import Event, NodeFinished, NodeStarted, RunResult, SourcesFound, Token
+from gateway.execution import (
+    NOTHING_SAID,
+    Call,
+    ChatMessage,
+    Event,
+    NodeFinished,
+    NodeStarted,
+    RunResult,
+    SourcesFound,
+    Token,
+    Tool,
+)
+from gateway.flow_model import Flow
 from gateway.flows import StoredFlow
-from gateway.structs import to_struct
+from gateway.nodes.generate import caller_sampling
+from gateway.structs import from_struct, to_struct
 from gateway.values import Document
 from penstock import paging
 from penstock.errors import InvalidArgument, Violation
 from penstock.flow.v1 import flow_pb2
 
-_COLLECTION = "flows/"
-_LISTING = "flows"
+SESSION_BYTES_MAX: Final = 256
+ROLES: Final = ("system", "user", "assistant", "tool")
+TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+_COLLECTION: Final = "flows/"
+_LISTING: Final = "flows"
 
 
 def flow_id(name: str) -> str:
@@ -54,14 +75,61 @@ def violation(fault: Violation) -> flow_pb2.Violation:
     return flow_pb2.Violation(node_id=fault.node_id, field=fault.field, message=fault.message, suggestion=fault.suggestion)
 
 
+def call(request: flow_pb2.RunFlowRequest | flow_pb2.StreamFlowRequest, flow: Flow) -> Call:
+    """What a request says of the run beside its inputs. Raises InvalidArgument, PermissionDenied."""
+    if not (request.session or request.messages or request.tools or request.sampling.fields):
+        return NOTHING_SAID
+    return Call(
+        session=_session(request.session),
+        messages=tuple(_message(each) for each in request.messages) or None,
+        sampling=caller_sampling(from_struct(request.sampling), flow.overrides),
+        tools=tuple(_tool(each) for each in request.tools),
+    )
+
+
+def _session(session: str) -> str:
+    if len(session.encode()) > SESSION_BYTES_MAX:
+        raise InvalidArgument(f"a session's name has at most {SESSION_BYTES_MAX} bytes; this one has {len(session.encode())}")
+    return session
+
+
+def _message(message: flow_pb2.ChatMessage) -> ChatMessage:
+    if message.role not in ROLES:
+        raise InvalidArgument(f"unknown role {message.role[:40]!r} of a message; known: {', '.join(ROLES)}")
+    return ChatMessage(role=message.role, content=message.content)
+
+
+def _tool(tool: flow_pb2.Tool) -> Tool:
+    try:
+        parameters = orjson.loads(tool.parameters or "{}")
+    except orjson.JSONDecodeError as error:
+        raise InvalidArgument(f"the parameters of tool {tool.name[:64]!r} are not JSON: {error}") from error
+    if not TOOL_NAME.fullmatch(tool.name) or not isinstance(parameters, dict):
+        raise InvalidArgument(
+            f"a tool has a name of letters, digits, underscores and hyphens, at most 64, and a JSON Schema; found "
+            f"{tool.name[:80]!r}"
+        )
+    return Tool(name=tool.name, description=tool.description, parameters=parameters)
+
+
 def result(ended: RunResult) -> flow_pb2.RunFlowResponse:
     """What a run came to."""
     return flow_pb2.RunFlowResponse(
         outputs=to_struct(ended.outputs),
         sources=[_source(found.node_id, document) for found in ended.sources for document in found.documents],
-        usage=flow_pb2.Usage(input_tokens=ended.input_tokens, output_tokens=ended.output_tokens),
+        usage=flow_pb2.Usage(
+            input_tokens=ended.spent.input_tokens,
+            output_tokens=ended.spent.output_tokens,
+            cached_tokens=ended.spent.cached_tokens,
+            model_calls=ended.spent.model_calls,
+            retrievals=ended.spent.retrievals,
+        ),
         content_hash=ended.content_hash,
         trace_id=ended.trace_id,
+        session=ended.session,
+        finish_reason=ended.finish_reason,
+        tool_calls=[flow_pb2.ToolCall(name=call.name, arguments=call.arguments) for call in ended.tool_calls],
+        bounded_nodes=ended.bounded_nodes,
     )
 
 

@@ -47,6 +47,17 @@ class EdgeDocument(BaseModel):
     target: str = Field(pattern=REFERENCE_PATTERN, description='"node", or "node.port" with one of its input ports.')
 
 
+class BudgetDocument(BaseModel):
+    """The most that one run may take, all its loops, maps and sub-flows together. Left out: the gateway's own bound."""
+
+    model_config = _STRICT
+
+    model_calls: int | None = Field(default=None, ge=0, le=100_000, description="Answers, embeddings and rerankings.")
+    tokens: int | None = Field(default=None, ge=1, le=2**31 - 1, description="Tokens of prompts and answers together.")
+    retrievals: int | None = Field(default=None, ge=0, le=100_000, description="Searches.")
+    wall_s: float | None = Field(default=None, gt=0, le=3600, description="Seconds from the run's beginning to its end.")
+
+
 class FlowDocument(BaseModel):
     """The whole of a flow document, its nodes and edges still unchecked."""
 
@@ -56,6 +67,13 @@ class FlowDocument(BaseModel):
         default=None, alias="schema", description="Says which language this is. Left out in the short form."
     )
     description: str = Field(default="", max_length=4096, description="What the flow is for.")
+    budget: BudgetDocument = Field(default=BudgetDocument(), description="The most that one run may take.")
+    overrides: Literal["none", "sampling", "all"] = Field(
+        default="sampling",
+        description="What a caller may set for one run: nothing, how generate nodes sample, or any parameter of any node that "
+        "does not say what the node connects to.",
+    )
+    origin: dict[str, Any] | None = Field(default=None, description="What the flow was imported from; written by the importer.")
     nodes: list[Any] = Field(min_length=1, max_length=NODES_MAX, description="The nodes, in any order.")
     edges: list[Any] = Field(default=[], max_length=EDGES_MAX, description="Which output feeds which input.")
 
@@ -65,6 +83,9 @@ class Parsed:
     """What could be read of a document. `mentioned` holds the ids of nodes that have a fault, so that it is told once."""
 
     description: str
+    budget: BudgetDocument
+    overrides: Literal["none", "sampling", "all"]
+    origin: dict[str, Any] | None
     nodes: tuple[NodeDocument, ...]
     edges: tuple[tuple[int, EdgeDocument], ...]
     mentioned: frozenset[str]
@@ -76,15 +97,27 @@ def parse(text: str | bytes, faults: Faults) -> Parsed | None:
     value = _load(text, faults)
     if value is None:
         return None
+    return _read(value, faults)
+
+
+def _read(value: dict[str, Any], faults: Faults) -> Parsed:
     document = _outline(value, faults)
     nodes, mentioned = _nodes(document, faults)
     return Parsed(
         description=document.description,
+        budget=document.budget,
+        overrides=document.overrides,
+        origin=document.origin,
         nodes=nodes,
         edges=_edges(document, faults),
         mentioned=mentioned,
         content_hash=hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest(),
     )
+
+
+def parse_body(value: dict[str, Any], faults: Faults) -> Parsed:
+    """Reads the flow inside a node, which stands in the document as an object."""
+    return _read(value, faults)
 
 
 def _load(text: str | bytes, faults: Faults) -> dict[str, Any] | None:

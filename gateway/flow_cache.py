@@ -49,13 +49,13 @@ class FlowCache:
             self._flows.move_to_end(content_hash)
             return flow
         flow = await self._compiling.do(content_hash, make)
-        self.put(flow)
+        self.put(content_hash, flow)
         return flow
 
-    def put(self, flow: CompiledFlow) -> None:
+    def put(self, content_hash: str, flow: CompiledFlow) -> None:
         """Keeps a flow that has just been compiled."""
-        self._flows[flow.flow.content_hash] = flow
-        self._flows.move_to_end(flow.flow.content_hash)
+        self._flows[content_hash] = flow
+        self._flows.move_to_end(content_hash)
         while len(self._flows) > self._flows_max:
             self._flows.popitem(last=False)
 

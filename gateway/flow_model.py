@@ -1,18 +1,25 @@
 """A flow that has been validated: nodes in an order in which they can run, edges between ports, inputs and outputs."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
 
 from gateway.values import PortType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputPort:
-    """Where a node takes a value. `variable` marks a prompt's, which are inferred by name and by convention."""
+    """Where a node takes a value. `variable` marks a prompt's, which are inferred by name and by convention.
+
+    A node is skipped where one of its inputs comes from a branch that was not taken, unless that input `may_be_absent`; one
+    that is `optional` need not be connected.
+    """
 
     name: str
     accepts: frozenset[PortType]
     variable: bool = False
+    optional: bool = False
+    may_be_absent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +32,7 @@ class OutputPort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """All ports of a node. Every input port must be connected, and by one edge."""
+    """All ports of a node. An input port takes one edge, and must have it unless it is optional."""
 
     inputs: tuple[InputPort, ...] = ()
     outputs: tuple[OutputPort, ...] = ()
@@ -33,12 +40,13 @@ class Ports:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One node. `params` is the frozen model of its type (see nodes.NODE_TYPES)."""
+    """One node. `params` is the frozen model of its type (see nodes.NODE_TYPES); `body` the flow inside a map or a loop."""
 
     id: str
     type: str
     params: Any
     ports: Ports
+    body: "Flow | None" = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +70,36 @@ class FlowInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """The most that one run may take. None: the gateway's own bound."""
+
+    model_calls: int | None = None
+    tokens: int | None = None
+    retrievals: int | None = None
+    wall_s: float | None = None
+
+
+UNBOUNDED: Final = Bounds()
+
+Overridable = Literal["none", "sampling", "all"]
+"""What a caller may set for one run: nothing, how generate nodes sample, or any parameter that is not protected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
-    """A valid flow. `content_hash` is the SHA-256 of its canonical document, in hexadecimal: its version."""
+    """A valid flow. `content_hash` is the SHA-256 of its canonical document, in hexadecimal: its version.
+
+    `output_types` are the types of what its output nodes are given, by the outputs' names. `origin` says what it was imported
+    from (see langflow/).
+    """
 
     content_hash: str
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
     inputs: tuple[FlowInput, ...]
     outputs: tuple[str, ...]
+    output_types: Mapping[str, PortType] = field(default_factory=dict)
     description: str = ""
+    bounds: Bounds = Bounds()
+    overrides: Overridable = "sampling"
+    origin: Mapping[str, Any] | None = None

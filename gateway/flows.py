@@ -5,16 +5,22 @@ replaced is therefore served for at most that long; one that this process replac
 """
 
 import asyncio
+import hashlib
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
+
+import orjson
 
 from gateway.compiler import CompiledFlow, Compiler
+from gateway.execution import Run
 from gateway.flow_cache import FlowCache, SingleFlight
 from gateway.flow_model import Flow, FlowInput
+from gateway.overriding import overridden
 from gateway.validation import examine, refusal, validate
 from penstock.errors import FlowNotFound, InvalidArgument, Violation
 
@@ -85,7 +91,7 @@ class Flows:
         compiled = self._compiler.compile(await asyncio.to_thread(validate, document))
         kept = await self._store.put(_stored(flow_id, document, compiled.flow), replace=replace)
         self._writes += 1
-        self._cache.put(compiled)
+        self._cache.put(compiled.flow.content_hash, compiled)
         self._remember(flow_id, compiled)
         return kept
 
@@ -117,6 +123,24 @@ class Flows:
         """The flow that a document says, or all of its faults. Keeps nothing."""
         return await asyncio.to_thread(examine, document)
 
+    async def run(self, flow_id: str, inputs: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
+        """Runs a flow as a part of another one (backends.Subflows). Raises FlowNotFound."""
+        compiled = await self.compiled(flow_id)
+        return await compiled.run_inside(inputs, run)
+
+    async def varied(self, flow_id: str, overrides: Mapping[str, Any]) -> CompiledFlow:
+        """The flow of this id with some parameters set otherwise (overriding.py). Raises FlowNotFound, InvalidArgument."""
+        compiled = await self.compiled(flow_id)
+        if not overrides:
+            return compiled
+        written = orjson.dumps(overrides, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+        key = hashlib.sha256(compiled.flow.content_hash.encode() + written).hexdigest()
+
+        async def vary() -> CompiledFlow:
+            return self._compiler.compile(overridden(compiled.flow, overrides))
+
+        return await self._cache.get(key, vary)
+
     async def compiled(self, flow_id: str) -> CompiledFlow:
         """The flow of this id, ready to run. Raises FlowNotFound."""
         found = self._current.get(flow_id)
@@ -144,6 +168,15 @@ class Flows:
         self._current.move_to_end(flow_id)
         while len(self._current) > self._names_max:
             self._current.popitem(last=False)
+
+
+class LateSubflows:
+    """The Subflows port of a compiler whose flows are made after it."""
+
+    flows: Flows
+
+    async def run(self, flow_id: str, inputs: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
+        return await self.flows.run(flow_id, inputs, run)
 
 
 def interface(inputs: tuple[FlowInput, ...]) -> tuple[tuple[str, str, bool], ...]:

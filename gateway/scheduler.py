@@ -22,12 +22,19 @@ from gateway.nodes.spec import Effect, Inputs, Outputs, Work
 from penstock import semconv
 from penstock.errors import Internal, PenstockError
 
+PARTIAL: Final = frozenset({"switch", "flow"})
+"""Types of nodes that may leave an output without a value."""
+
 _NO_SPAN: Final = nullcontext()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A node ready to run. `bindings` are (own port, step, its port); `feeds` the steps that wait for it, once per edge."""
+    """A node ready to run. `bindings` are (own port, step, its port); `feeds` the steps that wait for it, once per edge.
+
+    `may_skip`: it hangs on a branch that may not be taken. It is skipped where an input is missing that is not among
+    `absent_ports`, or where all of those are.
+    """
 
     node_id: str
     node_type: str
@@ -35,6 +42,8 @@ class Step:
     bindings: tuple[tuple[str, int, str], ...]
     feeds: tuple[int, ...]
     span_attributes: Mapping[str, str]
+    may_skip: bool
+    absent_ports: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +63,7 @@ def plan(flow: Flow, work: Mapping[str, Work], tracer: trace.Tracer) -> Plan:
     for edge in flow.edges:
         arriving[edge.target].append((edge.target_port, index[edge.source], edge.source_port))
         leaving[edge.source].append(index[edge.target])
+    conditional = _conditional(flow)
     steps = tuple(
         Step(
             node_id=node.id,
@@ -62,10 +72,25 @@ def plan(flow: Flow, work: Mapping[str, Work], tracer: trace.Tracer) -> Plan:
             bindings=tuple(arriving[node.id]),
             feeds=tuple(leaving[node.id]),
             span_attributes={semconv.PENSTOCK_NODE_ID: node.id, semconv.PENSTOCK_NODE_TYPE: node.type},
+            may_skip=node.id in conditional,
+            absent_ports=frozenset(port.name for port in node.ports.inputs if port.may_be_absent),
         )
         for node in flow.nodes
     )
     return Plan(steps=steps, waits_for=tuple(len(step.bindings) for step in steps), tracer=tracer)
+
+
+def _conditional(flow: Flow) -> frozenset[str]:
+    """The nodes that may find an input missing: those below one of PARTIAL. Nodes stand in an order in which they can run."""
+    partial = {node.id for node in flow.nodes if node.type in PARTIAL}
+    found: set[str] = set()
+    sources: dict[str, set[str]] = defaultdict(set)
+    for edge in flow.edges:
+        sources[edge.target].add(edge.source)
+    for node in flow.nodes:
+        if sources[node.id] & (partial | found):
+            found.add(node.id)
+    return frozenset(found)
 
 
 async def execute(plan: Plan, run: Run) -> None:
@@ -104,7 +129,18 @@ class _Progress:
 
     def inputs(self, index: int) -> Inputs:
         values = self._values
+        if self._steps[index].may_skip:
+            bindings = self._steps[index].bindings
+            return {port: values[source][given] for port, source, given in bindings if given in values[source]}
         return {port: values[source][source_port] for port, source, source_port in self._steps[index].bindings}
+
+    def skips(self, index: int) -> bool:
+        """Whether the step is left out, because what it needs comes from a branch that was not taken."""
+        step, values = self._steps[index], self._values
+        if not step.may_skip:
+            return False
+        missing = {port for port, source, given in step.bindings if given not in values[source]}
+        return bool(missing - step.absent_ports) or (bool(step.absent_ports) and missing == step.absent_ports)
 
     def finish(self, index: int, outputs: Outputs) -> None:
         self._values[index] = outputs
@@ -120,7 +156,9 @@ async def _run_pure(plan: Plan, progress: _Progress, run: Run) -> Sequence[int]:
     effects = []
     while progress.ready:
         index = progress.ready.popleft()
-        if isinstance(plan.steps[index].work, Effect):
+        if progress.skips(index):
+            progress.finish(index, {})
+        elif isinstance(plan.steps[index].work, Effect):
             effects.append(index)
         else:
             progress.finish(index, await _perform(plan, index, progress.inputs(index), run))

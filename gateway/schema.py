@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from gateway.document import SCHEMA_NAME, EdgeDocument, FlowDocument, NodeDocument
 from gateway.nodes import NODE_TYPES
-from gateway.nodes.spec import NodeParams, NodeSpec, OneOf
+from gateway.nodes.spec import BodySpec, NodeParams, NodeSpec, OneOf
 
 SCHEMA_FILE: Final = Path(__file__).with_name("flow.schema.json")
 
@@ -41,7 +41,7 @@ def schema_text() -> str:
     return orjson.dumps(flow_schema(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
 
 
-def _node(name: str, spec: NodeSpec[Any]) -> dict[str, Any]:
+def _node(name: str, spec: NodeSpec[Any] | BodySpec[Any]) -> dict[str, Any]:
     outline = _untitled(NodeDocument.model_json_schema())
     models = _models(spec)
     references = [{"$ref": f"#/$defs/{model.__name__}"} for model in models]
@@ -54,10 +54,15 @@ def _node(name: str, spec: NodeSpec[Any]) -> dict[str, Any]:
 def _params_definitions() -> dict[str, Any]:
     models = [model for spec in NODE_TYPES.values() for model in _models(spec)]
     _, together = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
-    return {name: _untitled(definition) for name, definition in together["$defs"].items()}
+    definitions = {name: _untitled(definition) for name, definition in together["$defs"].items()}
+    for model in (spec.params for spec in NODE_TYPES.values() if isinstance(spec, BodySpec)):
+        body = definitions[model.__name__]["properties"]["body"]
+        body |= {"$ref": "#"}
+        del body["type"], body["additionalProperties"]
+    return definitions
 
 
-def _models(spec: NodeSpec[Any]) -> list[type[NodeParams]]:
+def _models(spec: NodeSpec[Any] | BodySpec[Any]) -> list[type[NodeParams]]:
     return list(spec.params.models.values()) if isinstance(spec.params, OneOf) else [spec.params]
 
 

@@ -51,8 +51,9 @@ class RunServicer(flow_pb2_grpc.RunServiceServicer):
 
     async def RunFlow(self, request: flow_pb2.RunFlowRequest, context: CallContext) -> flow_pb2.RunFlowResponse:
         name = conversion.flow_id(request.name)
-        compiled = await self._flows.compiled(name)
-        return conversion.result(await compiled.run(from_struct(request.inputs), name=name))
+        compiled = await self._flows.varied(name, from_struct(request.overrides))
+        call = conversion.call(request, compiled.flow)
+        return conversion.result(await compiled.run(from_struct(request.inputs), name=name, call=call))
 
     async def StreamFlow(
         self,
@@ -60,7 +61,8 @@ class RunServicer(flow_pb2_grpc.RunServiceServicer):
         context: CallContext,
     ) -> AsyncIterator[flow_pb2.StreamFlowResponse]:
         name = conversion.flow_id(request.name)
-        compiled = await self._flows.compiled(name)
-        async with aclosing(compiled.events(from_struct(request.inputs), name=name)) as events:
+        compiled = await self._flows.varied(name, from_struct(request.overrides))
+        call = conversion.call(request, compiled.flow)
+        async with aclosing(compiled.events(from_struct(request.inputs), name=name, call=call)) as events:
             async for event in events:
                 yield conversion.event(event)

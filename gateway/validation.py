@@ -7,24 +7,27 @@ them (up to faults.FAULTS_MAX).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
-from gateway.document import NodeDocument, Parsed, parse
+from gateway.document import NodeDocument, Parsed, parse, parse_body
 from gateway.faults import Faults, checked, quoted, suggestion
-from gateway.flow_model import Edge, Flow, Node
+from gateway.flow_model import Bounds, Edge, Flow, Node
 from gateway.nodes import NODE_TYPES
-from gateway.nodes.input import InputParams, declared
+from gateway.nodes.input import GIVEN_TYPES, InputParams, declared
 from gateway.nodes.output import OutputParams
-from gateway.nodes.spec import NodeParams, OneOf
+from gateway.nodes.spec import BodySpec, NodeParams, OneOf
+from gateway.values import PortType
 from gateway.wiring import Wiring, wire
 from penstock.errors import InvalidFlow, Violation
 
 # A refusal travels in the trailers of a call, which hold 8 KiB with all their encoding. ValidateFlow lists everything.
 REFUSAL_CHARS_MAX: Final = 4000
 CYCLE_SHOWN_MAX: Final = 12
+BODIES_MAX: Final = 4
+"""Most maps and loops inside one another."""
 
 
 def validate(document: str | bytes) -> Flow:
@@ -39,17 +42,23 @@ def examine(document: str | bytes) -> tuple[Flow | None, tuple[Violation, ...]]:
     """The flow, or every fault of the document."""
     faults = Faults()
     parsed = parse(document, faults)
-    if parsed is None:
-        return None, faults.told()
+    flow = None if parsed is None else _assembled(parsed, faults, depth=0)
+    return (None if faults else flow), faults.told()
+
+
+def _assembled(parsed: Parsed, faults: Faults, *, depth: int) -> Flow | None:
+    """The flow, or None and what is wrong with it. `depth` is how many nodes it is inside of."""
     nodes: dict[str, Node] = {}
     for written in parsed.nodes:
-        node = _node(written, faults)
+        node = _node(written, faults, depth)
         if node is not None:
             nodes[node.id] = node
     broken = parsed.mentioned | {written.id for written in parsed.nodes if written.id not in nodes}
     wiring = wire(parsed.edges, nodes, broken, faults)
     ordered = _check_graph(nodes, wiring, is_whole=bool(nodes) and not broken, faults=faults)
-    return (None if faults else _flow(parsed, nodes.values(), ordered, wiring.edges)), faults.told()
+    if depth == 0:
+        _check_inputs_are_json(nodes.values(), faults)
+    return None if faults else _flow(parsed, nodes.values(), ordered, wiring.edges)
 
 
 def refusal(faults: Iterable[Violation]) -> InvalidFlow:
@@ -62,7 +71,7 @@ def refusal(faults: Iterable[Violation]) -> InvalidFlow:
     return InvalidFlow(f"the flow has {count}: {every[0]}{more}", violations=sent)
 
 
-def _node(written: NodeDocument, faults: Faults) -> Node | None:
+def _node(written: NodeDocument, faults: Faults, depth: int) -> Node | None:
     spec = NODE_TYPES.get(written.type)
     if spec is None:
         message, hint = f"unknown node type {quoted(written.type)}", suggestion(written.type, NODE_TYPES, "node types")
@@ -74,7 +83,35 @@ def _node(written: NodeDocument, faults: Faults) -> Node | None:
     params = checked(model, written.params, faults, node_id=written.id, place="params")
     if params is None:
         return None
+    if isinstance(spec, BodySpec):
+        return _with_body(written, spec, params, faults, depth)
     return Node(id=written.id, type=written.type, params=params, ports=spec.ports(params))
+
+
+def _with_body(written: NodeDocument, spec: BodySpec[Any], params: Any, faults: Faults, depth: int) -> Node | None:
+    if depth >= BODIES_MAX:
+        faults.add(f"more than {BODIES_MAX} bodies inside one another", node_id=written.id, field="params.body")
+        return None
+    inner = Faults()
+    parsed = parse_body(params.body, inner)
+    body = _assembled(parsed, inner, depth=depth + 1)
+    for fault in inner.told():
+        place = f"params.body.{fault.field}" if not fault.node_id else fault.field
+        node_id = f"{written.id}/{fault.node_id}" if fault.node_id else written.id
+        faults.add(fault.message, node_id=node_id, field=place, suggestion=fault.suggestion)
+    if body is None:
+        return None
+    wrong = spec.faults(params, body)
+    for field, message in wrong:
+        faults.add(message, node_id=written.id, field=f"params.{field}")
+    return None if wrong else Node(id=written.id, type=written.type, params=params, ports=spec.ports(params, body), body=body)
+
+
+def _check_inputs_are_json(nodes: Iterable[Node], faults: Faults) -> None:
+    for node in nodes:
+        if node.type == "input" and PortType(node.params.type) not in GIVEN_TYPES:
+            message, hint = f"a run cannot be given {node.params.type}", "only the input of a body has this type; use json"
+            faults.add(message, node_id=node.id, field="params.type", suggestion=hint)
 
 
 def _one_of(choice: OneOf, written: NodeDocument, faults: Faults) -> type[NodeParams] | None:
@@ -103,7 +140,7 @@ def _check_inputs(nodes: Mapping[str, Node], wiring: Wiring, faults: Faults) -> 
     connected = {(edge.target, edge.target_port) for edge in wiring.edges}
     for node in nodes.values():
         for port in node.ports.inputs:
-            if (node.id, port.name) not in connected and node.id not in wiring.unsettled:
+            if not port.optional and (node.id, port.name) not in connected and node.id not in wiring.unsettled:
                 message, hint = (
                     f"the input {port.name!r} is not connected",
                     f'add an edge with the target "{node.id}.{port.name}"',
@@ -139,7 +176,7 @@ def _ordered(nodes: Mapping[str, Node], edges: Iterable[Edge], faults: Faults) -
         return ()
 
 
-def _flow(parsed: Parsed, written: Iterable[Node], ordered: tuple[Node, ...], edges: tuple[Edge, ...]) -> Flow:
+def _flow(parsed: Parsed, written: Collection[Node], ordered: tuple[Node, ...], edges: tuple[Edge, ...]) -> Flow:
     """Inputs and outputs are in the order of the document, nodes in one in which they can run."""
     return Flow(
         content_hash=parsed.content_hash,
@@ -148,4 +185,18 @@ def _flow(parsed: Parsed, written: Iterable[Node], ordered: tuple[Node, ...], ed
         edges=edges,
         inputs=tuple(declared(node.id, node.params) for node in written if node.type == "input"),
         outputs=tuple(_run_name(node) for node in written if node.type == "output"),
+        output_types=_output_types(written, edges),
+        bounds=Bounds(**parsed.budget.model_dump()),
+        overrides=parsed.overrides,
+        origin=parsed.origin,
     )
+
+
+def _output_types(written: Iterable[Node], edges: Iterable[Edge]) -> dict[str, PortType]:
+    nodes = {node.id: node for node in written}
+    given = {(node.id, port.name): port.type for node in nodes.values() for port in node.ports.outputs}
+    return {
+        _run_name(nodes[edge.target]): given[edge.source, edge.source_port]
+        for edge in edges
+        if nodes[edge.target].type == "output"
+    }

@@ -21,13 +21,14 @@ class PortType(Enum):
     """The type of what a port gives, and its Python type.
 
     A text is str; a number float or int, always finite; a boolean bool; documents tuple[Document, ...]; a list (of texts)
-    tuple[str, ...]; json anything that JSON can say.
+    tuple[str, ...]; document_lists tuple[tuple[Document, ...], ...]; json anything that JSON can say.
     """
 
     TEXT = "text"
     NUMBER = "number"
     BOOLEAN = "boolean"
     DOCUMENTS = "documents"
+    DOCUMENT_LISTS = "document_lists"
     LIST = "list"
     JSON = "json"
 
@@ -39,6 +40,7 @@ ACCEPTED_BY: Final[dict[PortType, frozenset[PortType]]] = {
     PortType.NUMBER: frozenset({PortType.NUMBER}),
     PortType.BOOLEAN: frozenset({PortType.BOOLEAN}),
     PortType.DOCUMENTS: frozenset({PortType.DOCUMENTS}),
+    PortType.DOCUMENT_LISTS: frozenset({PortType.DOCUMENT_LISTS}),
     PortType.LIST: frozenset({PortType.LIST}),
     PortType.JSON: frozenset({PortType.JSON, PortType.TEXT, PortType.NUMBER, PortType.BOOLEAN, PortType.LIST}),
 }
@@ -69,6 +71,8 @@ def as_text(value: object) -> str:
 
 
 def _lines(items: tuple[Any, ...]) -> str:
+    if items and isinstance(items[0], tuple):
+        return _lines(tuple(document for found in items for document in found))
     if items and isinstance(items[0], Document):
         return bounded_join([f"[{number}] {passage.text}" for number, passage in enumerate(items, start=1)], "\n\n")
     return bounded_join(items, "\n")

@@ -23,6 +23,7 @@
       MessageTooLarge          413 over HTTP; never worth a retry
       Overloaded               429 over HTTP; carries when to try again; never retried automatically
         DeadlineTooShort       the caller's time would be up before its turn came
+      BudgetExceeded           429 over HTTP; a run would take more than its budget, so the same run again fails as well
       Unavailable              may be retried on another replica
         NotReady               loading or draining
         BackendUnavailable     a service behind this one cannot be reached
@@ -249,6 +250,12 @@ class FailedPrecondition(PenstockError):
     reason = "FAILED_PRECONDITION"
 
 
+class FlowMisconfigured(FailedPrecondition):
+    """A node asks a backend, or another flow, for what it does not have or refuses."""
+
+    reason = "FLOW_MISCONFIGURED"
+
+
 class EmbeddingMismatch(FailedPrecondition):
     """The loaded embedding model is not the one that made the collection's vectors."""
 
@@ -286,6 +293,13 @@ class DeadlineTooShort(Overloaded):
     """The caller's time would be up before its turn came, so that it is told at once. More time, or another moment, helps."""
 
     reason = "DEADLINE_TOO_SHORT"
+
+
+class BudgetExceeded(PenstockError):
+    """A run would take more than its budget allows: model calls, tokens, retrievals. The metadata name which, and the bound."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "BUDGET_EXCEEDED"
 
 
 class Unavailable(PenstockError):

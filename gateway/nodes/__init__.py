@@ -2,19 +2,29 @@
 
 from typing import Any, Final
 
+from gateway.nodes.flow import FLOW
 from gateway.nodes.generate import GENERATE
 from gateway.nodes.input import INPUT
+from gateway.nodes.join import JOIN
+from gateway.nodes.loop import LOOP
+from gateway.nodes.map import MAP
 from gateway.nodes.output import OUTPUT
 from gateway.nodes.prompt import PROMPT
 from gateway.nodes.retrieve import RETRIEVE
-from gateway.nodes.spec import NodeSpec
+from gateway.nodes.spec import BodySpec, NodeSpec
+from gateway.nodes.switch import SWITCH
 from gateway.nodes.transform import TRANSFORM
 
-NODE_TYPES: Final[dict[str, NodeSpec[Any]]] = {
+NODE_TYPES: Final[dict[str, NodeSpec[Any] | BodySpec[Any]]] = {
     "input": INPUT,
     "prompt": PROMPT,
     "retrieve": RETRIEVE,
     "generate": GENERATE,
     "transform": TRANSFORM,
+    "switch": SWITCH,
+    "join": JOIN,
+    "map": MAP,
+    "loop": LOOP,
+    "flow": FLOW,
     "output": OUTPUT,
 }

@@ -1,16 +1,18 @@
 """generate: a model's answer to a prompt."""
 
+from collections.abc import Mapping
 from contextlib import aclosing
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field
 
 from gateway.backends import Answer, Backends, Delta, Finish, GenerateRequest, Generator, Sampling
 from gateway.execution import Run, Token
-from gateway.flow_model import InputPort, OutputPort, Ports
+from gateway.faults import Faults, checked, quoted, suggestion
+from gateway.flow_model import InputPort, OutputPort, Overridable, Ports
 from gateway.nodes.spec import Effect, Inputs, NodeParams, NodeSpec, Outputs, Work
 from gateway.values import ACCEPTED_BY, PortType, bounded_join
-from penstock.errors import BackendUnavailable
+from penstock.errors import BackendUnavailable, InvalidArgument, PermissionDenied
 
 STOP_MAX: Final = 16
 STOP_BYTES_MAX: Final = 256
@@ -51,18 +53,41 @@ class GenerateParams(NodeParams):
     )
 
 
+_SAMPLING: Final = frozenset(GenerateParams.model_fields) - {"model", "system"}
+
+
+def caller_sampling(given: Mapping[str, Any], allowed: Overridable) -> Mapping[str, Any]:
+    """Parameters of generate nodes as a caller sets them for one run. Raises PermissionDenied, InvalidArgument."""
+    if not given:
+        return given
+    if allowed == "none":
+        raise PermissionDenied('this flow lets no caller set how its models sample; its "overrides" is "none"')
+    faults = Faults()
+    for name in given.keys() - _SAMPLING:
+        faults.add(f"unknown parameter {quoted(name)}", field="sampling", suggestion=suggestion(name, _SAMPLING, "known"))
+    params = None if faults else checked(GenerateParams, dict(given), faults, place="sampling")
+    if params is None:
+        told = faults.told()
+        raise InvalidArgument(f"the sampling of the request cannot be used: {told[0]}", violations=told)
+    return {name: getattr(params, name) for name in given}
+
+
 def _ports(params: GenerateParams) -> Ports:  # noqa: ARG001  # They are always the same.
     return _PORTS
 
 
 def _work(params: GenerateParams, node_id: str, backends: Backends) -> Work:
-    generator, model, system, sampling = backends.generator, params.model, params.system, _sampling(params)
+    generator, model, system, own = backends.generator, params.model, params.system, _sampling(params)
 
     async def answer(inputs: Inputs, run: Run) -> Outputs:
-        request = GenerateRequest(model=model, system=system, prompt=inputs["prompt"], sampling=sampling)
+        set_by_caller = run.call.sampling
+        sampling = _sampling(params.model_copy(update=set_by_caller)) if set_by_caller else own
+        prompt, session = inputs["prompt"], run.call.session
+        request = GenerateRequest(model=model, system=system, prompt=prompt, session=session, sampling=sampling)
+        run.meter.ask_model()
         made = await (generator.generate(request) if run.emit is None else _stream(generator, request, node_id, run))
-        run.input_tokens += made.finish.input_tokens
-        run.output_tokens += made.finish.output_tokens
+        run.meter.answered(made.finish.input_tokens, made.finish.output_tokens, made.finish.cached_tokens)
+        run.root.finish_reason = made.finish.reason
         return {"text": made.text}
 
     return Effect(answer)

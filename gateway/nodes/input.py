@@ -1,6 +1,6 @@
 """input: a value that the run is given."""
 
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from pydantic import Field, model_validator
 
@@ -9,13 +9,20 @@ from gateway.document import NAME_PATTERN
 from gateway.execution import Run
 from gateway.flow_model import FlowInput, OutputPort, Ports
 from gateway.nodes.spec import Inputs, NodeParams, NodeSpec, Outputs, Pure, Work
+from gateway.nodes.typed import ValueType
 from gateway.values import PortType, is_finite
+
+GIVEN_TYPES: Final = frozenset({PortType.TEXT, PortType.NUMBER, PortType.BOOLEAN, PortType.JSON})
+"""What a run can be given: JSON. A body's inputs are given what edges carry."""
 
 _PYTHON_TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "text": str,
     "number": (int, float),
     "boolean": bool,
     "json": object,
+    "list": tuple,
+    "documents": tuple,
+    "document_lists": tuple,
 }
 
 
@@ -25,7 +32,10 @@ class InputParams(NodeParams):
     name: str | None = Field(
         default=None, pattern=NAME_PATTERN, description="The key under which a run gives the value. Left out: the node's id."
     )
-    type: Literal["text", "number", "boolean", "json"] = Field(default="text", description="The type of the value.")
+    type: ValueType = Field(
+        default="text",
+        description="The type of the value. A run is given text, number, boolean or json; the body of a map or a loop any.",
+    )
     required: bool = Field(default=True, description="Whether a run must give it. An input with a default need not be given.")
     default: Any = Field(default=None, description="The value of a run that gives none, of the input's type.")
 

@@ -9,7 +9,7 @@ from gateway.document import NAME_PATTERN
 from gateway.execution import Run
 from gateway.flow_model import InputPort, Ports
 from gateway.nodes.spec import Inputs, NodeParams, NodeSpec, Outputs, Pure, Work
-from gateway.values import ANYTHING, as_json
+from gateway.values import ANYTHING
 
 
 class OutputParams(NodeParams):
@@ -28,7 +28,7 @@ def _work(params: OutputParams, node_id: str, backends: Backends) -> Work:  # no
     name = params.name or node_id
 
     def take(inputs: Inputs, run: Run) -> Outputs:
-        run.outputs[name] = as_json(inputs["value"])
+        run.outputs[name] = inputs["value"]
         return {}
 
     return Pure(take)

@@ -35,8 +35,9 @@ def _work(params: RetrieveParams, node_id: str, backends: Backends) -> Work:
     search, collection, top_k = backends.retriever.search, params.collection, params.top_k
 
     async def find(inputs: Inputs, run: Run) -> Outputs:
+        run.meter.retrieve()
         documents = await search(collection, inputs["query"], top_k)
-        run.sources[node_id] = documents
+        run.found(node_id, documents)
         if run.emit is not None:
             await run.emit(SourcesFound(node_id=node_id, documents=documents))
         return {"documents": documents}

@@ -1,14 +1,14 @@
 """What a node type is: its parameters, its ports, and the work it does."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from gateway.backends import Backends
 from gateway.execution import Run
-from gateway.flow_model import Ports
+from gateway.flow_model import Flow, Ports
 
 Inputs = Mapping[str, Any]
 Outputs = Mapping[str, Any]
@@ -19,6 +19,9 @@ class NodeParams(BaseModel):
     """Base of every type's parameters: nothing unknown, nothing coerced, nothing changed afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    protected: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that no caller may override, because they say what the node connects to or which code it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +60,22 @@ class NodeSpec(Generic[P]):
     params: type[P] | OneOf
     ports: Callable[[P], Ports]
     work: Callable[[P, str, Backends], Work]
+
+
+Body = Callable[[Mapping[str, Any], Run], Awaitable[Mapping[str, Any]]]
+"""Runs the flow inside a node: what its inputs are given, and the `child` run; what its outputs got. An output that only a
+branch not taken would have fed is not among them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodySpec(Generic[P]):
+    """A node type with a flow inside it, which is written in the parameter `body`.
+
+    `faults` says what the node has against the flow: pairs of a field and what is wrong with it.
+    """
+
+    summary: str
+    params: type[P]
+    faults: Callable[[P, Flow], Sequence[tuple[str, str]]]
+    ports: Callable[[P, Flow], Ports]
+    work: Callable[[P, str, Flow, Body], Work]

@@ -11,10 +11,12 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from gateway.backends import Answer, Backends, Delta, Finish, GenerateRequest
 from gateway.compiler import CompiledFlow, Compiler, RunLimits
+from gateway.execution import Run
 from gateway.flows import StoredFlow
+from gateway.sessions import MemorySessions
 from gateway.validation import validate
 from gateway.values import Document
-from penstock.errors import AlreadyExists
+from penstock.errors import AlreadyExists, FlowNotFound
 
 UNSAMPLED = TracerProvider(sampler=ALWAYS_OFF)
 FINISH = Finish(reason="stop", input_tokens=3, output_tokens=2, model="fake")
@@ -113,6 +115,19 @@ class MemoryFlowStore:
         return self.flows.pop(flow_id, None) is not None
 
 
+class FakeSubflows:
+    """Flows by their names, out of `documents`."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self.documents: dict[str, str] = {}
+
+    async def run(self, flow_id: str, inputs: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
+        if flow_id not in self.documents:
+            raise FlowNotFound(f"there is no flow {flow_id!r}")
+        return await self._world.compile(self.documents[flow_id]).run_inside(inputs, run)
+
+
 class World:
     """Fakes and a compiler over them."""
 
@@ -121,8 +136,12 @@ class World:
     ) -> None:
         self.retriever = FakeRetriever()
         self.generator = FakeGenerator()
+        self.sessions = MemorySessions()
+        self.subflows = FakeSubflows(self)
         self.compiler = Compiler(
-            backends=Backends(retriever=self.retriever, generator=self.generator),
+            backends=Backends(
+                retriever=self.retriever, generator=self.generator, sessions=self.sessions, subflows=self.subflows
+            ),
             tracer=(provider or UNSAMPLED).get_tracer("test"),
             limits=limits or RunLimits(),
             capture_content=content,

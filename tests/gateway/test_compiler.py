@@ -32,7 +32,7 @@ async def test_a_run_returns_outputs_sources_tokens_and_the_version(world: World
     result = await compiled.run({"question": "Where?"})
     assert result.outputs == {"answer": "It was Denver."}
     assert result.sources == (SourcesFound(node_id="docs", documents=(passage(1), passage(2))),)
-    assert (result.input_tokens, result.output_tokens) == (3, 2)
+    assert (result.spent.input_tokens, result.spent.output_tokens) == (3, 2)
     assert result.content_hash == compiled.flow.content_hash
     assert world.retriever.calls == [("squad", "Where?", 2)]
     assert world.generator.requests[0].prompt == "[1] passage 1\n\n[2] passage 2\n\nQ: Where?"
@@ -43,7 +43,7 @@ async def test_tokens_of_all_model_calls_are_added_up(world: World) -> None:
         node("q", "input"), node("a", "generate"), node("b", "generate"), node("o", "output"), edges=["q > a", "a > b", "b > o"]
     )
     result = await world.compile(flow).run({"q": "x"})
-    assert (result.input_tokens, result.output_tokens) == (6, 4)
+    assert (result.spent.input_tokens, result.spent.output_tokens) == (6, 4)
 
 
 async def test_a_stream_tells_sources_and_tokens_and_ends_with_what_a_run_returns(world: World) -> None:

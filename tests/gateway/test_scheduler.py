@@ -61,7 +61,7 @@ async def test_runs_share_nothing(world: World) -> None:
     async with asyncio.timeout(5):
         results = await asyncio.gather(*(compiled.run({"question": f"q{number}"}) for number in range(20)))
     assert {request.prompt for request in world.generator.requests} == {f"Q: q{number}" for number in range(20)}
-    assert all((result.input_tokens, result.output_tokens) == (3, 2) for result in results)
+    assert all((result.spent.input_tokens, result.spent.output_tokens) == (3, 2) for result in results)
 
 
 async def test_the_first_failure_stops_the_other_branches_and_names_its_node(world: World) -> None:

@@ -109,7 +109,7 @@ def test_a_document_of_the_wrong_shape_is_told_where(value: dict[str, Any], fiel
             "unknown variable {title}; known: chunk_id, document_id, index, score, text",
             "",
         ),
-        (node("x", "input", type="string"), "params.type", "'text', 'number', 'boolean' or 'json'", "type"),
+        (node("x", "input", type="string"), "params.type", "'text', 'number', 'boolean', 'documents'", "type"),
         (node("x", "input", type="number", default="3"), "params", "the default is not of the type 'number'", ""),
         (node("x", "input", type="boolean", required=False), "params", "needs a default", ""),
         (node("x", "output", name="no way"), "params.name", "pattern", ""),

@@ -151,4 +151,4 @@ async def test_an_output_returns_passages_lists_and_json_as_json(world: World) -
 
 def test_a_run_begins_with_nothing_but_its_inputs() -> None:
     run = Run({"a": 1})
-    assert (run.inputs, run.outputs, run.sources, run.input_tokens, run.emit) == ({"a": 1}, {}, {}, 0, None)
+    assert (run.inputs, run.outputs, run.sources, run.meter.input_tokens, run.emit) == ({"a": 1}, {}, {}, 0, None)
