@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from gateway.execution import ChatMessage, Run
 from gateway.values import Document
@@ -19,36 +19,77 @@ class Sampling:
     seed: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    min_tokens: int | None = None
+    include_stop: bool | None = None
     stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """A form that an answer must have. `value` is the text of the schema, regular expression or grammar, or the choices."""
+
+    kind: Literal["json_schema", "json_object", "regex", "choice", "grammar"]
+    value: str | tuple[str, ...] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogprobOptions:
+    """Which logarithms of probabilities to answer for each token: of the `top` likeliest, or of exactly these `tokens`."""
+
+    top: int = 0
+    tokens: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """A token of an answer. `token_id` is -1 where the engine does not say; `top` are the tokens asked for in its place."""
+
+    token: str
+    logprob: float
+    token_id: int = -1
+    top: tuple["TokenLogprob", ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
     """One question to a model. `model` is its name alone, such as "default"; an empty `system` is none.
 
-    `session` names a conversation whose prompts begin alike, so that they are answered where its beginning is cached; it is not
-    sent. Empty: none, and the prompt itself tells.
+    `messages` are the turns between the system's and the prompt. `raw` gives the model the prompt as it is, without a chat
+    template. `n` answers share the prompt's work. `session` names a conversation whose prompts begin alike, so that they are
+    answered where its beginning is cached; it is not sent. Empty: none, and the prompt itself tells.
     """
 
     model: str
     prompt: str
     system: str = ""
+    messages: tuple[ChatMessage, ...] = ()
+    raw: bool = False
     session: str = ""
     sampling: Sampling = field(default_factory=Sampling)
+    n: int = 1
+    logprobs: LogprobOptions | None = None
+    form: Form | None = None
+    adapter: str = ""
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
-    """More of an answer."""
+    """More of an answer: of the one with the number `index`, with its tokens where logprobs were asked for."""
 
     text: str
+    index: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
     """How an answer ended. Tokens are counted by the model's own tokenizer; `reason` is "stop" or "length".
 
-    `cached_tokens` are those of the input that the engine found in its prefix cache.
+    `cached_tokens` are those of the input that the engine found in its prefix cache; `matched_stop` is the stop text that ended
+    the answer, empty where none did.
     """
 
     reason: str
@@ -56,6 +97,17 @@ class Finish:
     output_tokens: int
     model: str
     cached_tokens: int = 0
+    matched_stop: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """Another answer to the same request."""
+
+    text: str
+    reason: str
+    matched_stop: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +116,8 @@ class Answer:
 
     text: str
     finish: Finish
+    logprobs: tuple[TokenLogprob, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
 
 
 class Retriever(Protocol):

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from penstock.encoded import serialiser
 from penstock.errors import Internal, NotReady, PenstockError, RouteNotFound
+from penstock.transcoding.dialect import Dialect
 
 
 class CallContext(Protocol):
@@ -105,6 +106,7 @@ class Dispatcher:
         self.services = tuple(services)
         self._interceptors = tuple(interceptors)
         self._methods: dict[str, Method] = {}
+        self.dialects: list[Dialect] = []
         self.ready = False
 
     def unary(self, method: str, request: Request, context: CallContext) -> Awaitable[Any]:

@@ -8,7 +8,7 @@ and, where it is given that page, /metrics.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Protocol
@@ -20,8 +20,9 @@ from penstock.encoded import message_of
 from penstock.errors import MessageTooLarge, MethodNotAllowed, PenstockError
 from penstock.transcoding.binding import Binder
 from penstock.transcoding.context import HttpContext, timeout_s
+from penstock.transcoding.dialect import Dialect, DialectCall, DialectRoute
 from penstock.transcoding.exchange import ClientLeft, Exchange, Receive, Scope, Send, inner_cancellation, unexpected
-from penstock.transcoding.openapi import openapi
+from penstock.transcoding.openapi import openapi, with_dialects
 from penstock.transcoding.reading import Readers
 from penstock.transcoding.rendering import Render, Renderers, dump
 from penstock.transcoding.routes import Route, RouteTable, read_routes
@@ -40,6 +41,11 @@ class Dispatcher(Protocol):
 
     `request` is the error itself where there was no reading a request, so that the failed call is traced like any other.
     """
+
+    @property
+    def dialects(self) -> Sequence[Dialect]:
+        """Other HTTP APIs of the service, tried before the paths of its protos."""
+        ...
 
     def unary(self, method: str, request: Message | PenstockError, context: HttpContext) -> Awaitable[Any]:
         """Calls a unary method, "/package.Service/Method"."""
@@ -89,7 +95,9 @@ class Transcoder:
         self._ready = ready
         self._heartbeat_s = heartbeat_s
         self._deadline_s = deadline_s
-        self._describe: Callable[[], Mapping[str, Any]] = lambda: openapi(services, title=title, version=version, pool=pool)
+        self._describe: Callable[[], Mapping[str, Any]] = lambda: with_dialects(
+            openapi(services, title=title, version=version, pool=pool), dispatcher.dialects
+        )
         readers, renderers = Readers(), Renderers()
         self._table = RouteTable((route, _compile(route, readers, renderers)) for route in read_routes(services, pool))
         self._metrics_page = metrics_page
@@ -124,6 +132,10 @@ class Transcoder:
             return
 
     async def _answer(self, exchange: Exchange) -> None:
+        route = self._dialect_route(exchange)
+        if route is not None:
+            await self._answer_in_dialect(exchange, route)
+            return
         if len(exchange.path) + len(exchange.query) > URL_BYTES_MAX:
             raise MessageTooLarge(f"the URL is over {URL_BYTES_MAX} bytes", metadata={"limit_bytes": str(URL_BYTES_MAX)})
         page = self._pages.get(exchange.path)
@@ -135,6 +147,31 @@ class Transcoder:
             await page(exchange)
         else:
             raise MethodNotAllowed(f"{exchange.path} takes GET", metadata={"allow": "GET, HEAD"})
+
+    def _dialect_route(self, exchange: Exchange) -> DialectRoute | None:
+        if len(exchange.path) + len(exchange.query) > URL_BYTES_MAX:
+            return None
+        for dialect in self._dispatcher.dialects:
+            route = dialect.find(exchange.http_method, exchange.path)
+            if route is not None:
+                return route
+        return None
+
+    async def _answer_in_dialect(self, exchange: Exchange, route: DialectRoute) -> None:
+        try:
+            context = HttpContext(exchange.headers, deadline_s=timeout_s(exchange.headers, self._deadline_s))
+            body = b"" if route.reads_own_body else await exchange.read_body(self._message_bytes_max, context)
+            work = route.handler(DialectCall(exchange, self._dispatcher, context, route.parts, body))
+            if route.reads_own_body:
+                await work
+            else:
+                await _while_client_stays(exchange, work)
+        except ClientLeft:
+            raise
+        except PenstockError as error:
+            await route.fail(exchange, error)
+        except Exception as error:  # noqa: BLE001  # unexpected() logs the whole of it.
+            await route.fail(exchange, unexpected(error, f"{exchange.http_method} {exchange.path[:200]}"))
 
     async def _call(self, exchange: Exchange, endpoint: _Endpoint, segments: Sequence[str]) -> None:
         context = HttpContext(exchange.headers, deadline_s=timeout_s(exchange.headers, self._deadline_s))
@@ -217,12 +254,12 @@ def _compile(route: Route, readers: Readers, renderers: Renderers) -> _Endpoint:
     )
 
 
-async def _while_client_stays(exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+async def _while_client_stays(exchange: Exchange, work: Awaitable[None]) -> None:
     """Runs the coroutine `work`, and cancels it when the client leaves first.
 
     The work has a task of its own, so that a client's leaving and the server's own cancellation stay apart.
     """
-    task = asyncio.create_task(work)
+    task = asyncio.ensure_future(work)
     watch = asyncio.create_task(_cancel_when_left(exchange, task))
     try:
         await task

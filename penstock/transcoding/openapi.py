@@ -4,7 +4,7 @@ A path variable of several segments is written out, as `/v1/flows/{flow}:run` fo
 parameter of OpenAPI holds no slash. Descriptions are the protos' comments.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from google.protobuf.descriptor import FieldDescriptor, ServiceDescriptor
@@ -12,6 +12,7 @@ from google.protobuf.descriptor_pool import Default, DescriptorPool
 
 from penstock.errors import Code
 from penstock.transcoding.comments import comment
+from penstock.transcoding.dialect import Dialect
 from penstock.transcoding.reading import map_entry
 from penstock.transcoding.routes import WHOLE_BODY, Route, read_routes
 from penstock.transcoding.schemas import Schemas
@@ -192,3 +193,13 @@ def _error_schema() -> Json:
         },
     }
     return {"type": "object", "required": ["error"], "properties": {"error": error}}
+
+
+def with_dialects(document: Mapping[str, Any], dialects: Iterable[Dialect]) -> Mapping[str, Any]:
+    """The document with what dialects add to its paths and schemas."""
+    paths, schemas = dict(document["paths"]), dict(document["components"]["schemas"])
+    for dialect in dialects:
+        added = dialect.describe()
+        paths |= added.get("paths", {})
+        schemas |= added.get("components", {}).get("schemas", {})
+    return {**document, "paths": paths, "components": {**document["components"], "schemas": schemas}}

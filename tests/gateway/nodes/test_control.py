@@ -220,7 +220,7 @@ async def test_a_flow_that_runs_itself_ends(world: World) -> None:
     [
         (node("x", "loop", max_rounds=2, state={"a": {"initial": ""}}, body={"nodes": []}), "params.body.nodes", "at least 1"),
         (node("x", "loop", state={"a": {}}, body=json.loads(ROUTED)), "params.max_rounds", "is required"),
-        (node("x", "loop", max_rounds=2, state={"a": {"initial": ""}}, body=json.loads(ROUTED)), "params.body.nodes", "not a variable"),
+        (node("x", "loop", max_rounds=2, state={"a": {}}, body=json.loads(ROUTED)), "params.body.nodes", "not a variable"),
         (node("x", "map", body=json.loads(ROUTED)), "params.body.nodes", "no input 'item'"),
         (node("x", "switch", cases=[{"name": "a", "when": "1 +"}]), "params.cases.0.when", "Syntax error"),
         (node("x", "switch", cases=[{"name": "a", "when": "true"}, {"name": "a", "when": "true"}]), "params", "two branches"),

@@ -36,6 +36,7 @@ class FakeDispatcher:
     def __init__(self):
         self.answers = {}
         self.calls = []
+        self.dialects = []
 
     @property
     def request(self):
