@@ -115,6 +115,7 @@ SERVICE: Final = Service(
         "GetFlow": "read",
         "ListFlows": "read",
         "ValidateFlow": "read",
+        "GetFlowSchema": "read",
         "RunFlow": "read",
         "StreamFlow": "read",
         "CreateFlow": "write",

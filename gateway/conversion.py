@@ -18,7 +18,7 @@ from gateway.execution import (
     Token,
     Tool,
 )
-from gateway.flow_model import Flow
+from gateway.flow_model import Flow, Node
 from gateway.flows import StoredFlow
 from gateway.nodes.generate import caller_sampling
 from gateway.structs import from_struct, to_struct
@@ -67,12 +67,30 @@ def flow(stored: StoredFlow) -> flow_pb2.Flow:
         create_time=create_time,
         inputs=[flow_pb2.FlowInput(name=name, type=kind, required=required) for name, kind, required in stored.inputs],
         outputs=stored.outputs,
+        description=stored.description,
     )
 
 
 def violation(fault: Violation) -> flow_pb2.Violation:
     """A fault of a document."""
     return flow_pb2.Violation(node_id=fault.node_id, field=fault.field, message=fault.message, suggestion=fault.suggestion)
+
+
+def ports(node: Node) -> flow_pb2.NodePorts:
+    """The ports of a node."""
+    return flow_pb2.NodePorts(
+        node_id=node.id,
+        node_type=node.type,
+        inputs=[
+            flow_pb2.NodePorts.InputPort(
+                name=port.name,
+                accepts=sorted(kind.value for kind in port.accepts),
+                optional=port.optional,
+            )
+            for port in node.ports.inputs
+        ],
+        outputs=[flow_pb2.NodePorts.OutputPort(name=port.name, type=port.type.value) for port in node.ports.outputs],
+    )
 
 
 def call(request: flow_pb2.RunFlowRequest | flow_pb2.StreamFlowRequest, flow: Flow) -> Call:

@@ -31,7 +31,7 @@ PAGE_SIZE: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFlow:
-    """A flow as it is kept. `inputs` are (name, type, required); `document` is the writer's own text."""
+    """A flow as it is kept. `inputs` are (name, type, required); `document` is the writer's own text, `description` its own."""
 
     flow_id: str
     content_hash: str
@@ -39,6 +39,7 @@ class StoredFlow:
     create_time: datetime
     inputs: tuple[tuple[str, str, bool], ...]
     outputs: tuple[str, ...]
+    description: str = ""
 
 
 class FlowStore(Protocol):
@@ -192,6 +193,7 @@ def _stored(flow_id: str, document: str, flow: Flow) -> StoredFlow:
         create_time=datetime.now(UTC),
         inputs=interface(flow.inputs),
         outputs=flow.outputs,
+        description=flow.description,
     )
 
 

@@ -2,12 +2,21 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import cache
+
+from google.protobuf import struct_pb2
 
 from gateway import conversion
 from gateway.flows import Flows
-from gateway.structs import from_struct
+from gateway.schema import flow_schema
+from gateway.structs import from_struct, to_struct
 from penstock.dispatcher import CallContext
 from penstock.flow.v1 import flow_pb2, flow_pb2_grpc
+
+
+@cache
+def _schema() -> struct_pb2.Struct:
+    return to_struct(flow_schema())
 
 
 class FlowServicer(flow_pb2_grpc.FlowServiceServicer):
@@ -40,7 +49,13 @@ class FlowServicer(flow_pb2_grpc.FlowServiceServicer):
             valid=flow is not None,
             violations=[conversion.violation(fault) for fault in faults],
             content_hash=flow.content_hash if flow else "",
+            nodes=[conversion.ports(node) for node in flow.nodes] if flow else (),
         )
+
+    async def GetFlowSchema(
+        self, request: flow_pb2.GetFlowSchemaRequest, context: CallContext
+    ) -> flow_pb2.GetFlowSchemaResponse:
+        return flow_pb2.GetFlowSchemaResponse(schema=_schema())
 
 
 class RunServicer(flow_pb2_grpc.RunServiceServicer):

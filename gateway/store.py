@@ -154,7 +154,7 @@ def _columns(flow: StoredFlow) -> dict[str, Any]:
         "content_hash": flow.content_hash,
         "document": flow.document,
         "create_time": flow.create_time,
-        "interface": orjson.dumps({"inputs": flow.inputs, "outputs": flow.outputs}).decode(),
+        "interface": orjson.dumps({"inputs": flow.inputs, "outputs": flow.outputs, "description": flow.description}).decode(),
     }
 
 
@@ -168,4 +168,5 @@ def _stored(row: Row[*tuple[Any, ...]], document: str) -> StoredFlow:
         create_time=row.create_time if row.create_time.tzinfo else row.create_time.replace(tzinfo=UTC),
         inputs=tuple((name, kind, required) for name, kind, required in interface["inputs"]),
         outputs=tuple(interface["outputs"]),
+        description=interface.get("description", ""),
     )

@@ -19,6 +19,7 @@ from penstock.clients.flows import (
     Source,
     Sources,
     Token,
+    ToolCall,
     Validation,
 )
 from penstock.clients.generation import (
@@ -116,6 +117,7 @@ __all__ = [
     "Timings",
     "Token",
     "TokenLogprob",
+    "ToolCall",
     "Usage",
     "Validation",
     "Written",

@@ -9,12 +9,12 @@
 Leaving a stream's loop stops the run.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import orjson
 
@@ -39,14 +39,46 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call of one of the caller's tools that a model asks for."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """What a run returned. `content_hash` is the flow version that ran, `trace_id` the run's trace (32 hex digits)."""
+    """What a run returned. `content_hash` is the flow version that ran, `trace_id` the run's trace (32 hex digits).
+
+    `finish_reason` is that of the last answer of a model: "stop", "length", "tool_calls", or "" where none was asked;
+    `bounded_nodes` are loops and agents that ended because they reached their most rounds.
+    """
 
     outputs: Mapping[str, Any]
     sources: tuple[Source, ...]
     usage: Usage
     content_hash: str
     trace_id: str
+    model_calls: int = 0
+    retrievals: int = 0
+    finish_reason: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    bounded_nodes: tuple[str, ...] = ()
+
+
+class RunOptions(TypedDict, total=False):
+    """What a caller may say of one run.
+
+    `session` is the conversation that history nodes read and write; `messages` a conversation in its place, (role, content)
+    pairs, oldest first; `sampling` parameters of generate nodes; `overrides` {node: {parameter: value}}, where the flow
+    allows it; `tools` are functions that the caller would run: {"name", "description", "parameters": a JSON Schema}.
+    """
+
+    session: str
+    messages: Sequence[tuple[str, str]]
+    sampling: Mapping[str, Any]
+    overrides: Mapping[str, Any]
+    tools: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +143,7 @@ class Flow:
     create_time: datetime
     inputs: tuple[FlowInput, ...]
     outputs: tuple[str, ...]
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,16 +163,28 @@ class Penstock(Client):
 
     service = "gateway"
 
-    async def run(self, flow: str, inputs: Mapping[str, Any], *, timeout_s: float = LONG_TIMEOUT_S) -> RunResult:
+    async def run(
+        self,
+        flow: str,
+        inputs: Mapping[str, Any],
+        *,
+        timeout_s: float = LONG_TIMEOUT_S,
+        **options: Unpack[RunOptions],
+    ) -> RunResult:
         """Runs a flow to its end. Raises FlowNotFound, InvalidInputs, and what the nodes' backends raise."""
-        request = pb.RunFlowRequest(name=resource_name("flows", flow), inputs=to_struct(inputs, "the inputs"))
+        request = pb.RunFlowRequest(name=resource_name("flows", flow), **_run_fields(inputs, options))
         return _result(await self._call(self._runs.RunFlow, request, timeout_s))
 
     async def stream(
-        self, flow: str, inputs: Mapping[str, Any], *, timeout_s: float = LONG_TIMEOUT_S
+        self,
+        flow: str,
+        inputs: Mapping[str, Any],
+        *,
+        timeout_s: float = LONG_TIMEOUT_S,
+        **options: Unpack[RunOptions],
     ) -> AsyncGenerator[FlowEvent, None]:
         """Runs a flow and tells what happens as it happens; raises as `run` does. Leaving the loop stops the run."""
-        request = pb.StreamFlowRequest(name=resource_name("flows", flow), inputs=to_struct(inputs, "the inputs"))
+        request = pb.StreamFlowRequest(name=resource_name("flows", flow), **_run_fields(inputs, options))
         async with aclosing(self._stream(self._runs.StreamFlow, request, timeout_s)) as messages:
             async for message in messages:
                 event = _event(message)
@@ -179,6 +224,11 @@ class Penstock(Client):
             content_hash=response.content_hash,
         )
 
+    async def flow_schema(self, *, timeout_s: float = TIMEOUT_S) -> Mapping[str, Any]:
+        """The JSON Schema of flow documents."""
+        response = await self._call(self._flows.GetFlowSchema, pb.GetFlowSchemaRequest(), timeout_s)
+        return from_struct(response.schema)
+
     @cached_property
     def _flows(self) -> Any:
         return FlowServiceStub(self._channel)  # type: ignore[no-untyped-call]  # Generated.
@@ -197,13 +247,36 @@ def _json(document: Mapping[str, Any] | str) -> str:
         raise InvalidFlow(f"the flow document must be what JSON can say: {error}") from error
 
 
+def _run_fields(inputs: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:
+    return {
+        "inputs": to_struct(inputs, "the inputs"),
+        "session": options.get("session", ""),
+        "messages": [pb.ChatMessage(role=role, content=content) for role, content in options.get("messages", ())],
+        "sampling": to_struct(options.get("sampling", {}), "the sampling"),
+        "overrides": to_struct(options.get("overrides", {}), "the overrides"),
+        "tools": [
+            pb.Tool(name=each["name"], description=each.get("description", ""), parameters=_json(each.get("parameters", {})))
+            for each in options.get("tools", ())
+        ],
+    }
+
+
 def _result(response: pb.RunFlowResponse) -> RunResult:
     return RunResult(
         outputs=from_struct(response.outputs),
         sources=tuple(_source(source) for source in response.sources),
-        usage=Usage(input_tokens=response.usage.input_tokens, output_tokens=response.usage.output_tokens),
+        usage=Usage(
+            input_tokens=response.usage.input_tokens,
+            output_tokens=response.usage.output_tokens,
+            cached_tokens=response.usage.cached_tokens,
+        ),
         content_hash=response.content_hash,
         trace_id=response.trace_id,
+        model_calls=response.usage.model_calls,
+        retrievals=response.usage.retrievals,
+        finish_reason=response.finish_reason,
+        tool_calls=tuple(ToolCall(name=each.name, arguments=orjson.loads(each.arguments)) for each in response.tool_calls),
+        bounded_nodes=tuple(response.bounded_nodes),
     )
 
 
@@ -245,6 +318,7 @@ def _flow(flow: pb.Flow) -> Flow:
         create_time=flow.create_time.ToDatetime(tzinfo=UTC),
         inputs=tuple(FlowInput(name=each.name, type=each.type, required=each.required) for each in flow.inputs),
         outputs=tuple(flow.outputs),
+        description=flow.description,
     )
 
 

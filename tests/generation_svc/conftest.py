@@ -12,7 +12,7 @@ BOUNDS = {"running_max": 1, "waiting_max": 1, "context_window": 1024}
 VLLM = {"engine": "vllm", "vllm_enforce_eager": True, "vllm_cache_gb": 0.25, "vllm_warm_up": False}
 slow_vllm = (pytest.mark.vllm, pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(1500))
 
-# vLLM with the quantised checkpoint, which is the more demanding one and the faster: bf16 is in test_vllm_engine.py, and both are
+# vLLM with the quantised checkpoint, the more demanding one and the faster: bf16 is in test_vllm_engine.py, and both are
 # compared in test_quantised.py.
 ENGINES = [
     pytest.param("openvino", marks=(pytest.mark.model, pytest.mark.e2e)),

@@ -29,7 +29,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from penstock.annotations.v1 import annotations_pb2 as penstock_dot_annotations_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpenstock/flow/v1/flow.proto\x12\x10penstock.flow.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a)penstock/annotations/v1/annotations.proto\"\xc6\x01\n\x04\x46low\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x02 \x01(\t\x12\x16\n\x08\x64ocument\x18\x03 \x01(\tB\x04\xf0\xd4\x18\x01\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x06inputs\x18\x05 \x03(\x0b\x32\x1b.penstock.flow.v1.FlowInput\x12\x0f\n\x07outputs\x18\x06 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\"9\n\tFlowInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x10\n\x08required\x18\x03 \x01(\x08\"M\n\x11\x43reateFlowRequest\x12\x0f\n\x07\x66low_id\x18\x01 \x01(\t\x12\x16\n\x08\x64ocument\x18\x02 \x01(\tB\x04\xf0\xd4\x18\x01\x12\x0f\n\x07replace\x18\x03 \x01(\x08\":\n\x12\x43reateFlowResponse\x12$\n\x04\x66low\x18\x01 \x01(\x0b\x32\x16.penstock.flow.v1.Flow\"\x1e\n\x0eGetFlowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x0fGetFlowResponse\x12$\n\x04\x66low\x18\x01 \x01(\x0b\x32\x16.penstock.flow.v1.Flow\"9\n\x10ListFlowsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x11ListFlowsResponse\x12%\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x16.penstock.flow.v1.Flow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11\x44\x65leteFlowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteFlowResponse\"-\n\x13ValidateFlowRequest\x12\x16\n\x08\x64ocument\x18\x01 \x01(\tB\x04\xf0\xd4\x18\x01\"l\n\x14ValidateFlowResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12/\n\nviolations\x18\x02 \x03(\x0b\x32\x1b.penstock.flow.v1.Violation\x12\x14\n\x0c\x63ontent_hash\x18\x03 \x01(\t\"P\n\tViolation\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x12\n\nsuggestion\x18\x04 \x01(\t\"\x87\x02\n\x0eRunFlowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06inputs\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07session\x18\x03 \x01(\t\x12/\n\x08messages\x18\x04 \x03(\x0b\x32\x1d.penstock.flow.v1.ChatMessage\x12)\n\x08sampling\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12*\n\toverrides\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05tools\x18\x07 \x03(\x0b\x32\x16.penstock.flow.v1.Tool\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"C\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x18\n\nparameters\x18\x03 \x01(\tB\x04\xf0\xd4\x18\x01\"1\n\x08ToolCall\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\targuments\x18\x02 \x01(\tB\x04\xf0\xd4\x18\x01\"\xa5\x02\n\x0fRunFlowResponse\x12(\n\x07outputs\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12)\n\x07sources\x18\x02 \x03(\x0b\x32\x18.penstock.flow.v1.Source\x12&\n\x05usage\x18\x03 \x01(\x0b\x32\x17.penstock.flow.v1.Usage\x12\x14\n\x0c\x63ontent_hash\x18\x04 \x01(\t\x12\x10\n\x08trace_id\x18\x05 \x01(\t\x12\x0f\n\x07session\x18\x06 \x01(\t\x12\x15\n\rfinish_reason\x18\x07 \x01(\t\x12.\n\ntool_calls\x18\x08 \x03(\x0b\x32\x1a.penstock.flow.v1.ToolCall\x12\x15\n\rbounded_nodes\x18\t \x03(\t\"\x88\x01\n\x06Source\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64ocument_id\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x02\x12)\n\x08metadata\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07node_id\x18\x06 \x01(\t\"t\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x05\x12\x15\n\routput_tokens\x18\x02 \x01(\x05\x12\x15\n\rcached_tokens\x18\x03 \x01(\x05\x12\x13\n\x0bmodel_calls\x18\x04 \x01(\x05\x12\x12\n\nretrievals\x18\x05 \x01(\x05\"\x8a\x02\n\x11StreamFlowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06inputs\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07session\x18\x03 \x01(\t\x12/\n\x08messages\x18\x04 \x03(\x0b\x32\x1d.penstock.flow.v1.ChatMessage\x12)\n\x08sampling\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12*\n\toverrides\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05tools\x18\x07 \x03(\x0b\x32\x16.penstock.flow.v1.Tool\"\xf3\x04\n\x12StreamFlowResponse\x12H\n\x0cnode_started\x18\x01 \x01(\x0b\x32\x30.penstock.flow.v1.StreamFlowResponse.NodeStartedH\x00\x12J\n\rnode_finished\x18\x02 \x01(\x0b\x32\x31.penstock.flow.v1.StreamFlowResponse.NodeFinishedH\x00\x12?\n\x07sources\x18\x03 \x01(\x0b\x32,.penstock.flow.v1.StreamFlowResponse.SourcesH\x00\x12;\n\x05token\x18\x04 \x01(\x0b\x32*.penstock.flow.v1.StreamFlowResponse.TokenH\x00\x12\x31\n\x04\x64one\x18\x05 \x01(\x0b\x32!.penstock.flow.v1.RunFlowResponseH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x1a\x31\n\x0bNodeStarted\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tnode_type\x18\x02 \x01(\t\x1a\x46\n\x0cNodeFinished\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tnode_type\x18\x02 \x01(\t\x12\x12\n\nduration_s\x18\x03 \x01(\x01\x1a\x45\n\x07Sources\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12)\n\x07sources\x18\x02 \x03(\x0b\x32\x18.penstock.flow.v1.Source\x1a&\n\x05Token\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\tB\x07\n\x05\x65vent2\xd0\x04\n\x0b\x46lowService\x12s\n\nCreateFlow\x12#.penstock.flow.v1.CreateFlowRequest\x1a$.penstock.flow.v1.CreateFlowResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\t/v1/flows:\x01*b\x04\x66low\x12p\n\x07GetFlow\x12 .penstock.flow.v1.GetFlowRequest\x1a!.penstock.flow.v1.GetFlowResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x12/v1/{name=flows/*}b\x04\x66low\x12g\n\tListFlows\x12\".penstock.flow.v1.ListFlowsRequest\x1a#.penstock.flow.v1.ListFlowsResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/flows\x12s\n\nDeleteFlow\x12#.penstock.flow.v1.DeleteFlowRequest\x1a$.penstock.flow.v1.DeleteFlowResponse\"\x1a\x82\xd3\xe4\x93\x02\x14*\x12/v1/{name=flows/*}\x12|\n\x0cValidateFlow\x12%.penstock.flow.v1.ValidateFlowRequest\x1a&.penstock.flow.v1.ValidateFlowResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x12/v1/flows:validate:\x01*2\x80\x02\n\nRunService\x12q\n\x07RunFlow\x12 .penstock.flow.v1.RunFlowRequest\x1a!.penstock.flow.v1.RunFlowResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/{name=flows/*}:run:\x01*\x12\x7f\n\nStreamFlow\x12#.penstock.flow.v1.StreamFlowRequest\x1a$.penstock.flow.v1.StreamFlowResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/{name=flows/*}:stream:\x01*0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpenstock/flow/v1/flow.proto\x12\x10penstock.flow.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a)penstock/annotations/v1/annotations.proto\"\xc6\x01\n\x04\x46low\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontent_hash\x18\x02 \x01(\t\x12\x16\n\x08\x64ocument\x18\x03 \x01(\tB\x04\xf0\xd4\x18\x01\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x06inputs\x18\x05 \x03(\x0b\x32\x1b.penstock.flow.v1.FlowInput\x12\x0f\n\x07outputs\x18\x06 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x07 \x01(\t\"9\n\tFlowInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x10\n\x08required\x18\x03 \x01(\x08\"M\n\x11\x43reateFlowRequest\x12\x0f\n\x07\x66low_id\x18\x01 \x01(\t\x12\x16\n\x08\x64ocument\x18\x02 \x01(\tB\x04\xf0\xd4\x18\x01\x12\x0f\n\x07replace\x18\x03 \x01(\x08\":\n\x12\x43reateFlowResponse\x12$\n\x04\x66low\x18\x01 \x01(\x0b\x32\x16.penstock.flow.v1.Flow\"\x1e\n\x0eGetFlowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"7\n\x0fGetFlowResponse\x12$\n\x04\x66low\x18\x01 \x01(\x0b\x32\x16.penstock.flow.v1.Flow\"9\n\x10ListFlowsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"S\n\x11ListFlowsResponse\x12%\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x16.penstock.flow.v1.Flow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11\x44\x65leteFlowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteFlowResponse\"-\n\x13ValidateFlowRequest\x12\x16\n\x08\x64ocument\x18\x01 \x01(\tB\x04\xf0\xd4\x18\x01\"\x98\x01\n\x14ValidateFlowResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12/\n\nviolations\x18\x02 \x03(\x0b\x32\x1b.penstock.flow.v1.Violation\x12\x14\n\x0c\x63ontent_hash\x18\x03 \x01(\t\x12*\n\x05nodes\x18\x04 \x03(\x0b\x32\x1b.penstock.flow.v1.NodePorts\"\x87\x02\n\tNodePorts\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tnode_type\x18\x02 \x01(\t\x12\x35\n\x06inputs\x18\x03 \x03(\x0b\x32%.penstock.flow.v1.NodePorts.InputPort\x12\x37\n\x07outputs\x18\x04 \x03(\x0b\x32&.penstock.flow.v1.NodePorts.OutputPort\x1a<\n\tInputPort\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63\x63\x65pts\x18\x02 \x03(\t\x12\x10\n\x08optional\x18\x03 \x01(\x08\x1a(\n\nOutputPort\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"\x16\n\x14GetFlowSchemaRequest\"@\n\x15GetFlowSchemaResponse\x12\'\n\x06schema\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"P\n\tViolation\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\r\n\x05\x66ield\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x12\n\nsuggestion\x18\x04 \x01(\t\"\x87\x02\n\x0eRunFlowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06inputs\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07session\x18\x03 \x01(\t\x12/\n\x08messages\x18\x04 \x03(\x0b\x32\x1d.penstock.flow.v1.ChatMessage\x12)\n\x08sampling\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12*\n\toverrides\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05tools\x18\x07 \x03(\x0b\x32\x16.penstock.flow.v1.Tool\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"C\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x18\n\nparameters\x18\x03 \x01(\tB\x04\xf0\xd4\x18\x01\"1\n\x08ToolCall\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\targuments\x18\x02 \x01(\tB\x04\xf0\xd4\x18\x01\"\xa5\x02\n\x0fRunFlowResponse\x12(\n\x07outputs\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12)\n\x07sources\x18\x02 \x03(\x0b\x32\x18.penstock.flow.v1.Source\x12&\n\x05usage\x18\x03 \x01(\x0b\x32\x17.penstock.flow.v1.Usage\x12\x14\n\x0c\x63ontent_hash\x18\x04 \x01(\t\x12\x10\n\x08trace_id\x18\x05 \x01(\t\x12\x0f\n\x07session\x18\x06 \x01(\t\x12\x15\n\rfinish_reason\x18\x07 \x01(\t\x12.\n\ntool_calls\x18\x08 \x03(\x0b\x32\x1a.penstock.flow.v1.ToolCall\x12\x15\n\rbounded_nodes\x18\t \x03(\t\"\x88\x01\n\x06Source\x12\x10\n\x08\x63hunk_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64ocument_id\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x02\x12)\n\x08metadata\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07node_id\x18\x06 \x01(\t\"t\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x05\x12\x15\n\routput_tokens\x18\x02 \x01(\x05\x12\x15\n\rcached_tokens\x18\x03 \x01(\x05\x12\x13\n\x0bmodel_calls\x18\x04 \x01(\x05\x12\x12\n\nretrievals\x18\x05 \x01(\x05\"\x8a\x02\n\x11StreamFlowRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06inputs\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0f\n\x07session\x18\x03 \x01(\t\x12/\n\x08messages\x18\x04 \x03(\x0b\x32\x1d.penstock.flow.v1.ChatMessage\x12)\n\x08sampling\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12*\n\toverrides\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12%\n\x05tools\x18\x07 \x03(\x0b\x32\x16.penstock.flow.v1.Tool\"\xf3\x04\n\x12StreamFlowResponse\x12H\n\x0cnode_started\x18\x01 \x01(\x0b\x32\x30.penstock.flow.v1.StreamFlowResponse.NodeStartedH\x00\x12J\n\rnode_finished\x18\x02 \x01(\x0b\x32\x31.penstock.flow.v1.StreamFlowResponse.NodeFinishedH\x00\x12?\n\x07sources\x18\x03 \x01(\x0b\x32,.penstock.flow.v1.StreamFlowResponse.SourcesH\x00\x12;\n\x05token\x18\x04 \x01(\x0b\x32*.penstock.flow.v1.StreamFlowResponse.TokenH\x00\x12\x31\n\x04\x64one\x18\x05 \x01(\x0b\x32!.penstock.flow.v1.RunFlowResponseH\x00\x12#\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x1a\x31\n\x0bNodeStarted\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tnode_type\x18\x02 \x01(\t\x1a\x46\n\x0cNodeFinished\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tnode_type\x18\x02 \x01(\t\x12\x12\n\nduration_s\x18\x03 \x01(\x01\x1a\x45\n\x07Sources\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12)\n\x07sources\x18\x02 \x03(\x0b\x32\x18.penstock.flow.v1.Source\x1a&\n\x05Token\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\tB\x07\n\x05\x65vent2\xd5\x05\n\x0b\x46lowService\x12s\n\nCreateFlow\x12#.penstock.flow.v1.CreateFlowRequest\x1a$.penstock.flow.v1.CreateFlowResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\t/v1/flows:\x01*b\x04\x66low\x12p\n\x07GetFlow\x12 .penstock.flow.v1.GetFlowRequest\x1a!.penstock.flow.v1.GetFlowResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x12/v1/{name=flows/*}b\x04\x66low\x12g\n\tListFlows\x12\".penstock.flow.v1.ListFlowsRequest\x1a#.penstock.flow.v1.ListFlowsResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/flows\x12s\n\nDeleteFlow\x12#.penstock.flow.v1.DeleteFlowRequest\x1a$.penstock.flow.v1.DeleteFlowResponse\"\x1a\x82\xd3\xe4\x93\x02\x14*\x12/v1/{name=flows/*}\x12|\n\x0cValidateFlow\x12%.penstock.flow.v1.ValidateFlowRequest\x1a&.penstock.flow.v1.ValidateFlowResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x12/v1/flows:validate:\x01*\x12\x82\x01\n\rGetFlowSchema\x12&.penstock.flow.v1.GetFlowSchemaRequest\x1a\'.penstock.flow.v1.GetFlowSchemaResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x10/v1/flows:schemab\x06schema2\x80\x02\n\nRunService\x12q\n\x07RunFlow\x12 .penstock.flow.v1.RunFlowRequest\x1a!.penstock.flow.v1.RunFlowResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/{name=flows/*}:run:\x01*\x12\x7f\n\nStreamFlow\x12#.penstock.flow.v1.StreamFlowRequest\x1a$.penstock.flow.v1.StreamFlowResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/{name=flows/*}:stream:\x01*0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,6 +56,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FLOWSERVICE'].methods_by_name['DeleteFlow']._serialized_options = b'\202\323\344\223\002\024*\022/v1/{name=flows/*}'
   _globals['_FLOWSERVICE'].methods_by_name['ValidateFlow']._loaded_options = None
   _globals['_FLOWSERVICE'].methods_by_name['ValidateFlow']._serialized_options = b'\202\323\344\223\002\027\"\022/v1/flows:validate:\001*'
+  _globals['_FLOWSERVICE'].methods_by_name['GetFlowSchema']._loaded_options = None
+  _globals['_FLOWSERVICE'].methods_by_name['GetFlowSchema']._serialized_options = b'\202\323\344\223\002\032\022\020/v1/flows:schemab\006schema'
   _globals['_RUNSERVICE'].methods_by_name['RunFlow']._loaded_options = None
   _globals['_RUNSERVICE'].methods_by_name['RunFlow']._serialized_options = b'\202\323\344\223\002\033\"\026/v1/{name=flows/*}:run:\001*'
   _globals['_RUNSERVICE'].methods_by_name['StreamFlow']._loaded_options = None
@@ -82,38 +84,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEFLOWRESPONSE']._serialized_end=897
   _globals['_VALIDATEFLOWREQUEST']._serialized_start=899
   _globals['_VALIDATEFLOWREQUEST']._serialized_end=944
-  _globals['_VALIDATEFLOWRESPONSE']._serialized_start=946
-  _globals['_VALIDATEFLOWRESPONSE']._serialized_end=1054
-  _globals['_VIOLATION']._serialized_start=1056
-  _globals['_VIOLATION']._serialized_end=1136
-  _globals['_RUNFLOWREQUEST']._serialized_start=1139
-  _globals['_RUNFLOWREQUEST']._serialized_end=1402
-  _globals['_CHATMESSAGE']._serialized_start=1404
-  _globals['_CHATMESSAGE']._serialized_end=1448
-  _globals['_TOOL']._serialized_start=1450
-  _globals['_TOOL']._serialized_end=1517
-  _globals['_TOOLCALL']._serialized_start=1519
-  _globals['_TOOLCALL']._serialized_end=1568
-  _globals['_RUNFLOWRESPONSE']._serialized_start=1571
-  _globals['_RUNFLOWRESPONSE']._serialized_end=1864
-  _globals['_SOURCE']._serialized_start=1867
-  _globals['_SOURCE']._serialized_end=2003
-  _globals['_USAGE']._serialized_start=2005
-  _globals['_USAGE']._serialized_end=2121
-  _globals['_STREAMFLOWREQUEST']._serialized_start=2124
-  _globals['_STREAMFLOWREQUEST']._serialized_end=2390
-  _globals['_STREAMFLOWRESPONSE']._serialized_start=2393
-  _globals['_STREAMFLOWRESPONSE']._serialized_end=3020
-  _globals['_STREAMFLOWRESPONSE_NODESTARTED']._serialized_start=2779
-  _globals['_STREAMFLOWRESPONSE_NODESTARTED']._serialized_end=2828
-  _globals['_STREAMFLOWRESPONSE_NODEFINISHED']._serialized_start=2830
-  _globals['_STREAMFLOWRESPONSE_NODEFINISHED']._serialized_end=2900
-  _globals['_STREAMFLOWRESPONSE_SOURCES']._serialized_start=2902
-  _globals['_STREAMFLOWRESPONSE_SOURCES']._serialized_end=2971
-  _globals['_STREAMFLOWRESPONSE_TOKEN']._serialized_start=2973
-  _globals['_STREAMFLOWRESPONSE_TOKEN']._serialized_end=3011
-  _globals['_FLOWSERVICE']._serialized_start=3023
-  _globals['_FLOWSERVICE']._serialized_end=3615
-  _globals['_RUNSERVICE']._serialized_start=3618
-  _globals['_RUNSERVICE']._serialized_end=3874
+  _globals['_VALIDATEFLOWRESPONSE']._serialized_start=947
+  _globals['_VALIDATEFLOWRESPONSE']._serialized_end=1099
+  _globals['_NODEPORTS']._serialized_start=1102
+  _globals['_NODEPORTS']._serialized_end=1365
+  _globals['_NODEPORTS_INPUTPORT']._serialized_start=1263
+  _globals['_NODEPORTS_INPUTPORT']._serialized_end=1323
+  _globals['_NODEPORTS_OUTPUTPORT']._serialized_start=1325
+  _globals['_NODEPORTS_OUTPUTPORT']._serialized_end=1365
+  _globals['_GETFLOWSCHEMAREQUEST']._serialized_start=1367
+  _globals['_GETFLOWSCHEMAREQUEST']._serialized_end=1389
+  _globals['_GETFLOWSCHEMARESPONSE']._serialized_start=1391
+  _globals['_GETFLOWSCHEMARESPONSE']._serialized_end=1455
+  _globals['_VIOLATION']._serialized_start=1457
+  _globals['_VIOLATION']._serialized_end=1537
+  _globals['_RUNFLOWREQUEST']._serialized_start=1540
+  _globals['_RUNFLOWREQUEST']._serialized_end=1803
+  _globals['_CHATMESSAGE']._serialized_start=1805
+  _globals['_CHATMESSAGE']._serialized_end=1849
+  _globals['_TOOL']._serialized_start=1851
+  _globals['_TOOL']._serialized_end=1918
+  _globals['_TOOLCALL']._serialized_start=1920
+  _globals['_TOOLCALL']._serialized_end=1969
+  _globals['_RUNFLOWRESPONSE']._serialized_start=1972
+  _globals['_RUNFLOWRESPONSE']._serialized_end=2265
+  _globals['_SOURCE']._serialized_start=2268
+  _globals['_SOURCE']._serialized_end=2404
+  _globals['_USAGE']._serialized_start=2406
+  _globals['_USAGE']._serialized_end=2522
+  _globals['_STREAMFLOWREQUEST']._serialized_start=2525
+  _globals['_STREAMFLOWREQUEST']._serialized_end=2791
+  _globals['_STREAMFLOWRESPONSE']._serialized_start=2794
+  _globals['_STREAMFLOWRESPONSE']._serialized_end=3421
+  _globals['_STREAMFLOWRESPONSE_NODESTARTED']._serialized_start=3180
+  _globals['_STREAMFLOWRESPONSE_NODESTARTED']._serialized_end=3229
+  _globals['_STREAMFLOWRESPONSE_NODEFINISHED']._serialized_start=3231
+  _globals['_STREAMFLOWRESPONSE_NODEFINISHED']._serialized_end=3301
+  _globals['_STREAMFLOWRESPONSE_SOURCES']._serialized_start=3303
+  _globals['_STREAMFLOWRESPONSE_SOURCES']._serialized_end=3372
+  _globals['_STREAMFLOWRESPONSE_TOKEN']._serialized_start=3374
+  _globals['_STREAMFLOWRESPONSE_TOKEN']._serialized_end=3412
+  _globals['_FLOWSERVICE']._serialized_start=3424
+  _globals['_FLOWSERVICE']._serialized_end=4149
+  _globals['_RUNSERVICE']._serialized_start=4152
+  _globals['_RUNSERVICE']._serialized_end=4408
 # @@protoc_insertion_point(module_scope)

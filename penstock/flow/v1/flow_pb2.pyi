@@ -102,14 +102,54 @@ class ValidateFlowRequest(_message.Message):
     def __init__(self, document: _Optional[str] = ...) -> None: ...
 
 class ValidateFlowResponse(_message.Message):
-    __slots__ = ("valid", "violations", "content_hash")
+    __slots__ = ("valid", "violations", "content_hash", "nodes")
     VALID_FIELD_NUMBER: _ClassVar[int]
     VIOLATIONS_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
     valid: bool
     violations: _containers.RepeatedCompositeFieldContainer[Violation]
     content_hash: str
-    def __init__(self, valid: _Optional[bool] = ..., violations: _Optional[_Iterable[_Union[Violation, _Mapping]]] = ..., content_hash: _Optional[str] = ...) -> None: ...
+    nodes: _containers.RepeatedCompositeFieldContainer[NodePorts]
+    def __init__(self, valid: _Optional[bool] = ..., violations: _Optional[_Iterable[_Union[Violation, _Mapping]]] = ..., content_hash: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[NodePorts, _Mapping]]] = ...) -> None: ...
+
+class NodePorts(_message.Message):
+    __slots__ = ("node_id", "node_type", "inputs", "outputs")
+    class InputPort(_message.Message):
+        __slots__ = ("name", "accepts", "optional")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        ACCEPTS_FIELD_NUMBER: _ClassVar[int]
+        OPTIONAL_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        accepts: _containers.RepeatedScalarFieldContainer[str]
+        optional: bool
+        def __init__(self, name: _Optional[str] = ..., accepts: _Optional[_Iterable[str]] = ..., optional: _Optional[bool] = ...) -> None: ...
+    class OutputPort(_message.Message):
+        __slots__ = ("name", "type")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        TYPE_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        type: str
+        def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_TYPE_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    node_type: str
+    inputs: _containers.RepeatedCompositeFieldContainer[NodePorts.InputPort]
+    outputs: _containers.RepeatedCompositeFieldContainer[NodePorts.OutputPort]
+    def __init__(self, node_id: _Optional[str] = ..., node_type: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[NodePorts.InputPort, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[NodePorts.OutputPort, _Mapping]]] = ...) -> None: ...
+
+class GetFlowSchemaRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetFlowSchemaResponse(_message.Message):
+    __slots__ = ("schema",)
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    schema: _struct_pb2.Struct
+    def __init__(self, schema: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class Violation(_message.Message):
     __slots__ = ("node_id", "field", "message", "suggestion")

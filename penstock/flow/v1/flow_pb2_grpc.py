@@ -60,6 +60,11 @@ class FlowServiceStub:
                 request_serializer=penstock_dot_flow_dot_v1_dot_flow__pb2.ValidateFlowRequest.SerializeToString,
                 response_deserializer=penstock_dot_flow_dot_v1_dot_flow__pb2.ValidateFlowResponse.FromString,
                 _registered_method=True)
+        self.GetFlowSchema = channel.unary_unary(
+                '/penstock.flow.v1.FlowService/GetFlowSchema',
+                request_serializer=penstock_dot_flow_dot_v1_dot_flow__pb2.GetFlowSchemaRequest.SerializeToString,
+                response_deserializer=penstock_dot_flow_dot_v1_dot_flow__pb2.GetFlowSchemaResponse.FromString,
+                _registered_method=True)
 
 
 class FlowServiceServicer:
@@ -102,6 +107,13 @@ class FlowServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetFlowSchema(self, request, context):
+        """The JSON Schema (draft 2020-12) of flow documents, with the parameters of each node type under "$defs". For editors.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FlowServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -129,6 +141,11 @@ def add_FlowServiceServicer_to_server(servicer, server):
                     servicer.ValidateFlow,
                     request_deserializer=penstock_dot_flow_dot_v1_dot_flow__pb2.ValidateFlowRequest.FromString,
                     response_serializer=penstock_dot_flow_dot_v1_dot_flow__pb2.ValidateFlowResponse.SerializeToString,
+            ),
+            'GetFlowSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFlowSchema,
+                    request_deserializer=penstock_dot_flow_dot_v1_dot_flow__pb2.GetFlowSchemaRequest.FromString,
+                    response_serializer=penstock_dot_flow_dot_v1_dot_flow__pb2.GetFlowSchemaResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -267,6 +284,33 @@ class FlowService:
             '/penstock.flow.v1.FlowService/ValidateFlow',
             penstock_dot_flow_dot_v1_dot_flow__pb2.ValidateFlowRequest.SerializeToString,
             penstock_dot_flow_dot_v1_dot_flow__pb2.ValidateFlowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFlowSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.flow.v1.FlowService/GetFlowSchema',
+            penstock_dot_flow_dot_v1_dot_flow__pb2.GetFlowSchemaRequest.SerializeToString,
+            penstock_dot_flow_dot_v1_dot_flow__pb2.GetFlowSchemaResponse.FromString,
             options,
             channel_credentials,
             insecure,
