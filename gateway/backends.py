@@ -73,6 +73,7 @@ class GenerateRequest:
     form: Form | None = None
     adapter: str = ""
     priority: int = 0
+    cache_salt: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ class Finish:
     """How an answer ended. Tokens are counted by the model's own tokenizer; `reason` is "stop" or "length".
 
     `cached_tokens` are those of the input that the engine found in its prefix cache; `matched_stop` is the stop text that ended
-    the answer, empty where none did.
+    the answer, empty where none did. `alternatives` say how the others of a stream ended, whose deltas had their texts.
     """
 
     reason: str
@@ -98,6 +99,7 @@ class Finish:
     model: str
     cached_tokens: int = 0
     matched_stop: str = ""
+    alternatives: tuple["Alternative", ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,8 @@ from typing import Final
 
 import grpc
 
-from gateway.backends import Answer, Delta, Finish, GenerateRequest, Sampling
+from gateway.backends import Answer, Delta, Finish, GenerateRequest
+from gateway.generation_messages import answer, delta, finish, written
 from gateway.replicas.replica import ReportedLoad
 from gateway.structs import from_struct
 from gateway.values import Document
@@ -23,9 +24,6 @@ RETRIEVAL: Final = "retrieval"
 GENERATION: Final = "generation"
 LOAD_TIMEOUT_S: Final = 0.5
 """Time for a replica to say what it works on."""
-
-_REASONS: Final = {generation_pb2.FINISH_REASON_STOP: "stop", generation_pb2.FINISH_REASON_LENGTH: "length"}
-_OPTIONAL: Final = ("max_tokens", "temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty")
 
 
 class GrpcRetriever:
@@ -51,26 +49,22 @@ class GrpcGenerator:
         self._timeout_s = timeout_s
 
     async def generate(self, request: GenerateRequest) -> Answer:
-        message = generation_pb2.GenerateRequest(
-            model=f"models/{request.model}", messages=_messages(request), sampling=_sampling(request.sampling)
-        )
+        message = written(request, generation_pb2.GenerateRequest())
         with rpc_errors(GENERATION):
             response = await self._stub.Generate(message, timeout=remaining_s(self._timeout_s))
-        return Answer(text=response.text, finish=_finish(response))
+        return answer(response)
 
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Delta | Finish, None]:
-        message = generation_pb2.StreamGenerateRequest(
-            model=f"models/{request.model}", messages=_messages(request), sampling=_sampling(request.sampling)
-        )
+        message = written(request, generation_pb2.StreamGenerateRequest())
         with rpc_errors(GENERATION):
             call = self._stub.StreamGenerate(message, timeout=remaining_s(self._timeout_s))
             try:
                 async for response in call:
                     kind = response.WhichOneof("event")
                     if kind == "delta":
-                        yield Delta(text=response.delta.text)
+                        yield delta(response.delta)
                     elif kind == "done":
-                        yield _finish(response.done)
+                        yield finish(response.done)
                     elif kind == "error":
                         raise from_status(response.error).located(service=GENERATION)
             finally:
@@ -105,30 +99,4 @@ def _document(hit: retrieval_pb2.Hit) -> Document:
         text=chunk.text,
         score=hit.score,
         metadata=from_struct(chunk.metadata),
-    )
-
-
-def _messages(request: GenerateRequest) -> list[generation_pb2.Message]:
-    user = generation_pb2.Message(role=generation_pb2.ROLE_USER, content=request.prompt)
-    if not request.system:
-        return [user]
-    return [generation_pb2.Message(role=generation_pb2.ROLE_SYSTEM, content=request.system), user]
-
-
-def _sampling(sampling: Sampling) -> generation_pb2.Sampling:
-    message = generation_pb2.Sampling(stop=sampling.stop)
-    for name in _OPTIONAL:
-        value = getattr(sampling, name)
-        if value is not None:
-            setattr(message, name, value)
-    return message
-
-
-def _finish(ended: generation_pb2.GenerateResponse | generation_pb2.StreamGenerateResponse.Done) -> Finish:
-    return Finish(
-        reason=_REASONS.get(ended.finish_reason, "stop"),
-        input_tokens=ended.usage.input_tokens,
-        output_tokens=ended.usage.output_tokens,
-        model=ended.model.removeprefix("models/"),
-        cached_tokens=ended.usage.cached_tokens,
     )

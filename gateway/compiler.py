@@ -200,7 +200,7 @@ class CompiledFlow(Runnable[dict[str, Any], dict[str, Any]]):
         streamed: dict[str, set[str]] = {}
         for edge in self.flow.edges:
             source, target = nodes[edge.source], nodes[edge.target]
-            if source.type == "generate" and target.type == "output":
+            if source.type == "generate" and edge.source_port == "text" and target.type == "output":
                 streamed.setdefault(source.id, set()).add(target.params.name or target.id)
         return streamed
 

@@ -24,10 +24,11 @@ class InputPort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputPort:
-    """Where a node gives a value."""
+    """Where a node gives a value. An edge that names no output of a node that has several is from the one that `is_main`."""
 
     name: str
     type: PortType
+    is_main: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

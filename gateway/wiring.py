@@ -1,8 +1,9 @@
 """From edges as they are written to edges whose ports are known and whose types fit.
 
-An edge may leave its ports out. The source's is then its only output. The target's is found per node, in this order: the input
-named like the source node; the only one that is left; for a prompt, by convention: passages into a variable called context,
-documents or passages, a text into question, query or input. What is still unclear is a fault that lists the ports.
+An edge may leave its ports out. The source's is then its only output, or its main one. The target's is found per node, in this
+order: the input named like the source node; the only one that is left, of those that must be connected before those that need
+not be; for a prompt, by convention: passages into a variable called context, documents or passages, a text into question, query
+or input. What is still unclear is a fault that lists the ports.
 """
 
 from collections import Counter, defaultdict
@@ -86,8 +87,9 @@ def _output(index: int, source: Node, port: str, faults: Faults) -> OutputPort |
     outputs = {output.name: output for output in source.ports.outputs}
     if port in outputs:
         return outputs[port]
-    if not port and len(outputs) == 1:
-        return next(iter(outputs.values()))
+    main = [output for output in outputs.values() if output.is_main or len(outputs) == 1]
+    if not port and main:
+        return main[0]
     if not outputs:
         message, hint = f"a node of type {source.type!r} gives nothing to others", "an edge starts at a node with an output"
     elif port:
@@ -143,10 +145,11 @@ def _named_like_source(end: _End, pending: list[_End], free: Mapping[str, InputP
 def _only_one_left(end: _End, pending: list[_End], free: Mapping[str, InputPort]) -> str:
     if len(pending) > 1:
         return ""
-    fitting = [port.name for port in free.values() if end.output.type in port.accepts]
+    fitting = [port for port in free.values() if end.output.type in port.accepts]
     # One that does not fit is taken too where it is the only one: the fault is then the type, not the choice.
-    candidates = fitting or list(free)
-    return candidates[0] if len(candidates) == 1 else ""
+    candidates = fitting or list(free.values())
+    required = [port for port in candidates if not port.optional]
+    return (required or candidates)[0].name if len(required or candidates) == 1 else ""
 
 
 def _by_convention(end: _End, pending: list[_End], free: Mapping[str, InputPort]) -> str:  # noqa: ARG001  # One of three.

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from gateway.nodes.flow import FLOW
 from gateway.nodes.generate import GENERATE
+from gateway.nodes.history import HISTORY
 from gateway.nodes.input import INPUT
 from gateway.nodes.join import JOIN
 from gateway.nodes.loop import LOOP
@@ -20,6 +21,7 @@ NODE_TYPES: Final[dict[str, NodeSpec[Any] | BodySpec[Any]]] = {
     "prompt": PROMPT,
     "retrieve": RETRIEVE,
     "generate": GENERATE,
+    "history": HISTORY,
     "transform": TRANSFORM,
     "switch": SWITCH,
     "join": JOIN,

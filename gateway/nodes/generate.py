@@ -1,59 +1,47 @@
 """generate: a model's answer to a prompt."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import aclosing
-from typing import Annotated, Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from pydantic import AfterValidator, Field
+import orjson
 
-from gateway.backends import Answer, Backends, Delta, Finish, GenerateRequest, Generator, Sampling
-from gateway.execution import Run, Token
+from gateway.backends import (
+    Answer,
+    Backends,
+    Delta,
+    Finish,
+    Form,
+    GenerateRequest,
+    Generator,
+    Sampling,
+    Sessions,
+    TokenLogprob,
+)
+from gateway.execution import ChatMessage, Run, Token
 from gateway.faults import Faults, checked, quoted, suggestion
 from gateway.flow_model import InputPort, OutputPort, Overridable, Ports
-from gateway.nodes.spec import Effect, Inputs, NodeParams, NodeSpec, Outputs, Work
-from gateway.values import ACCEPTED_BY, PortType, bounded_join
-from penstock.errors import BackendUnavailable, InvalidArgument, PermissionDenied
+from gateway.nodes.generate_params import JSON_FORMS, MESSAGES_MAX, GenerateParams, SamplingParams
+from gateway.nodes.spec import Effect, Inputs, NodeSpec, Outputs, Work
+from gateway.nodes.turns import as_turns, turns_before
+from gateway.values import ACCEPTED_BY, DEPTH_MAX, PortType, bounded_join, is_deeper
+from penstock.errors import BackendUnavailable, FailedPrecondition, InvalidArgument, PermissionDenied
 
-STOP_MAX: Final = 16
-STOP_BYTES_MAX: Final = 256
-
-_PORTS: Final = Ports(
-    inputs=(InputPort(name="prompt", accepts=ACCEPTED_BY[PortType.TEXT]),),
-    outputs=(OutputPort(name="text", type=PortType.TEXT),),
+_PROMPT: Final = InputPort(name="prompt", accepts=ACCEPTED_BY[PortType.TEXT])
+_AROUND: Final = (
+    InputPort(name="system", accepts=ACCEPTED_BY[PortType.TEXT], optional=True),
+    InputPort(name="messages", accepts=frozenset({PortType.JSON}), optional=True),
 )
-
-
-def _stop_string(text: str) -> str:
-    if not 1 <= len(text.encode()) <= STOP_BYTES_MAX:
-        message = f"a stop string has 1 to {STOP_BYTES_MAX} bytes"
-        raise ValueError(message)
-    return text
-
-
-class GenerateParams(NodeParams):
-    """Parameters of a generate node. What is left out is the engine's default for the model."""
-
-    model: str = Field(
-        default="default",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
-        description="Name of the model, without the leading models/. default is the service's first.",
-    )
-    system: str = Field(default="", description="Instructions that stand above the prompt.")
-    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000, description="Most tokens to generate.")
-    temperature: float | None = Field(
-        default=None, ge=0, le=2, description="Softens (above 1) or sharpens (below 1); 0 takes the likeliest token."
-    )
-    top_p: float | None = Field(default=None, gt=0, le=1, description="Samples from the likeliest tokens of this probability.")
-    top_k: int | None = Field(default=None, ge=1, le=1_000_000, description="Samples from this many likeliest tokens.")
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63, description="Makes sampling repeatable on one engine.")
-    presence_penalty: float | None = Field(default=None, ge=-2, le=2, description="Lowers the logit of tokens that occurred.")
-    frequency_penalty: float | None = Field(default=None, ge=-2, le=2, description="The same, by how often they occurred.")
-    stop: list[Annotated[str, AfterValidator(_stop_string)]] = Field(
-        default=[], max_length=STOP_MAX, description="Ends the answer before any of these texts."
-    )
-
-
-_SAMPLING: Final = frozenset(GenerateParams.model_fields) - {"model", "system"}
+_GIVEN: Final = (
+    OutputPort(name="text", type=PortType.TEXT, is_main=True),
+    OutputPort(name="finish_reason", type=PortType.TEXT),
+    OutputPort(name="matched_stop", type=PortType.TEXT),
+    OutputPort(name="texts", type=PortType.LIST),
+)
+_LOGPROBS: Final = OutputPort(name="logprobs", type=PortType.JSON)
+_JSON: Final = OutputPort(name="json", type=PortType.JSON)
 
 
 def caller_sampling(given: Mapping[str, Any], allowed: Overridable) -> Mapping[str, Any]:
@@ -62,57 +50,176 @@ def caller_sampling(given: Mapping[str, Any], allowed: Overridable) -> Mapping[s
         return given
     if allowed == "none":
         raise PermissionDenied('this flow lets no caller set how its models sample; its "overrides" is "none"')
-    faults = Faults()
-    for name in given.keys() - _SAMPLING:
-        faults.add(f"unknown parameter {quoted(name)}", field="sampling", suggestion=suggestion(name, _SAMPLING, "known"))
-    params = None if faults else checked(GenerateParams, dict(given), faults, place="sampling")
+    faults, known = Faults(), SamplingParams.model_fields
+    for name in given.keys() - known.keys():
+        faults.add(f"unknown parameter {quoted(name)}", field="sampling", suggestion=suggestion(name, known, "known"))
+    params = None if faults else checked(SamplingParams, dict(given), faults, place="sampling")
     if params is None:
         told = faults.told()
         raise InvalidArgument(f"the sampling of the request cannot be used: {told[0]}", violations=told)
     return {name: getattr(params, name) for name in given}
 
 
-def _ports(params: GenerateParams) -> Ports:  # noqa: ARG001  # They are always the same.
-    return _PORTS
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asking:
+    """A node made ready: the request that all of its runs begin with, and what is looked up for each."""
+
+    node_id: str
+    params: GenerateParams
+    own: GenerateRequest
+    generator: Generator
+    sessions: Sessions
+
+    async def answer(self, inputs: Inputs, run: Run) -> Outputs:
+        request = await self._request(inputs, run)
+        run.meter.ask_model()
+        made = await (self.generator.generate(request) if run.emit is None else self._stream(request, run))
+        finish = made.finish
+        run.meter.answered(finish.input_tokens, finish.output_tokens, finish.cached_tokens)
+        run.root.finish_reason = finish.reason
+        return self._outputs(made)
+
+    async def _request(self, inputs: Inputs, run: Run) -> GenerateRequest:
+        own, call = self.own, run.call
+        sampling, form = self._chosen(call.sampling) if call.sampling else (own.sampling, own.form)
+        return GenerateRequest(
+            model=own.model,
+            prompt=inputs["prompt"],
+            system=inputs.get("system", own.system),
+            messages=await self._turns(inputs, run),
+            raw=own.raw,
+            session=call.session,
+            sampling=sampling,
+            n=own.n,
+            logprobs=own.logprobs,
+            form=form,
+            adapter=own.adapter,
+            priority=own.priority,
+            cache_salt=own.cache_salt,
+        )
+
+    def _chosen(self, set_by_caller: Mapping[str, Any]) -> tuple[Sampling, Form | None]:
+        """A form that is the node's own stays: what comes after the node counts on it."""
+        if not self.params.caller_sampling:
+            return self.own.sampling, self.own.form
+        params = self.params.model_copy(update=set_by_caller)
+        form = self.own.form or (params.structured_output.form() if params.structured_output else None)
+        return params.sampling(), form
+
+    async def _turns(self, inputs: Inputs, run: Run) -> tuple[ChatMessage, ...]:
+        turns = await turns_before(run, self.sessions, self.params.history_max) if self.params.history else ()
+        return turns + as_turns(inputs["messages"], MESSAGES_MAX) if "messages" in inputs else turns
+
+    async def _stream(self, request: GenerateRequest, run: Run) -> Answer:
+        emit = run.emit
+        assert emit is not None  # noqa: S101  # The caller has looked; this tells mypy.
+        made = _Made()
+        async with aclosing(self.generator.stream(request)) as parts:
+            async for part in parts:  # To the very end: a call that is left before its status counts as cancelled.
+                made.add(part)
+                if isinstance(part, Delta) and part.text and part.index == 0:
+                    await emit(Token(node_id=self.node_id, text=part.text))
+        return made.answer()
+
+    def _outputs(self, made: Answer) -> Outputs:
+        params, finish = self.params, made.finish
+        outputs: dict[str, Any] = {
+            "text": made.text,
+            "finish_reason": finish.reason,
+            "matched_stop": finish.matched_stop,
+            "texts": (made.text, *(each.text for each in made.alternatives)),
+        }
+        if params.logprobs is not None:
+            outputs["logprobs"] = [_token(each) for each in made.logprobs]
+        if _gives_json(params):
+            outputs["json"] = _parsed(made)
+        return outputs
+
+
+class _Made:
+    """An answer and its alternatives as they come, in pieces."""
+
+    __slots__ = ("_finish", "_logprobs", "_texts")
+
+    def __init__(self) -> None:
+        self._texts: dict[int, list[str]] = defaultdict(list)
+        self._logprobs: dict[int, list[TokenLogprob]] = defaultdict(list)
+        self._finish: Finish | None = None
+
+    def add(self, part: Delta | Finish) -> None:
+        if isinstance(part, Finish):
+            self._finish = part
+            return
+        self._texts[part.index].append(part.text)
+        if part.logprobs:
+            self._logprobs[part.index] += part.logprobs
+
+    def answer(self) -> Answer:
+        """The whole. Raises BackendUnavailable where its end did not come."""
+        finish = self._finish
+        if finish is None:
+            raise BackendUnavailable("the answer broke off: its stream ended without saying that it was done")
+        alternatives = tuple(
+            replace(each, text=self._text(index), logprobs=tuple(self._logprobs[index]))
+            for index, each in enumerate(finish.alternatives, start=1)
+        )
+        return Answer(text=self._text(0), finish=finish, logprobs=tuple(self._logprobs[0]), alternatives=alternatives)
+
+    def _text(self, index: int) -> str:
+        return bounded_join(self._texts[index], "")
+
+
+def _ports(params: GenerateParams) -> Ports:
+    asked = ((_LOGPROBS, params.logprobs is not None), (_JSON, _gives_json(params)))
+    return Ports(
+        inputs=(_PROMPT,) if params.raw else (_PROMPT, *_AROUND),
+        outputs=_GIVEN + tuple(port for port, is_given in asked if is_given),
+    )
+
+
+def _gives_json(params: GenerateParams) -> bool:
+    return params.structured_output is not None and params.structured_output.form().kind in JSON_FORMS
 
 
 def _work(params: GenerateParams, node_id: str, backends: Backends) -> Work:
-    generator, model, system, own = backends.generator, params.model, params.system, _sampling(params)
-
-    async def answer(inputs: Inputs, run: Run) -> Outputs:
-        set_by_caller = run.call.sampling
-        sampling = _sampling(params.model_copy(update=set_by_caller)) if set_by_caller else own
-        prompt, session = inputs["prompt"], run.call.session
-        request = GenerateRequest(model=model, system=system, prompt=prompt, session=session, sampling=sampling)
-        run.meter.ask_model()
-        made = await (generator.generate(request) if run.emit is None else _stream(generator, request, node_id, run))
-        run.meter.answered(made.finish.input_tokens, made.finish.output_tokens, made.finish.cached_tokens)
-        run.root.finish_reason = made.finish.reason
-        return {"text": made.text}
-
-    return Effect(answer)
-
-
-async def _stream(generator: Generator, request: GenerateRequest, node_id: str, run: Run) -> Answer:
-    emit = run.emit
-    assert emit is not None  # noqa: S101  # The caller has looked; this tells mypy.
-    texts: list[str] = []
-    finish: Finish | None = None
-    async with aclosing(generator.stream(request)) as parts:
-        async for part in parts:  # To the very end: a call that is left before its status counts as cancelled.
-            if isinstance(part, Delta):
-                texts.append(part.text)
-                await emit(Token(node_id=node_id, text=part.text))
-            else:
-                finish = part
-    if finish is None:
-        raise BackendUnavailable("the answer broke off: its stream ended without saying that it was done")
-    return Answer(text=bounded_join(texts, ""), finish=finish)
+    own = GenerateRequest(
+        model=params.model,
+        prompt="",
+        system=params.system,
+        raw=params.raw,
+        sampling=params.sampling(),
+        n=params.n,
+        logprobs=params.logprobs.options() if params.logprobs else None,
+        form=params.structured_output.form() if params.structured_output else None,
+        adapter=params.adapter,
+        priority=params.priority,
+        cache_salt=params.cache_salt,
+    )
+    asking = _Asking(node_id=node_id, params=params, own=own, generator=backends.generator, sessions=backends.sessions)
+    return Effect(asking.answer)
 
 
-def _sampling(params: GenerateParams) -> Sampling:
-    given = params.model_dump(exclude={"model", "system", "stop"})
-    return Sampling(**given, stop=tuple(params.stop))
+def _parsed(made: Answer) -> Any:
+    try:
+        value = orjson.loads(made.text)
+    except orjson.JSONDecodeError as error:
+        if made.finish.reason == "length":
+            raise FailedPrecondition(
+                "the answer reached its most tokens before its JSON was complete; raise max_tokens, or ask for less"
+            ) from error
+        raise FailedPrecondition(f"the model's answer is not the JSON that was asked for ({error})") from error
+    if is_deeper(value, DEPTH_MAX):
+        raise FailedPrecondition(f"the model's JSON is nested more than {DEPTH_MAX} deep")
+    return value
+
+
+def _token(token: TokenLogprob) -> dict[str, Any]:
+    return {
+        "token": token.token,
+        "logprob": token.logprob,
+        "token_id": token.token_id,
+        "top": [{"token": each.token, "logprob": each.logprob, "token_id": each.token_id} for each in token.top],
+    }
 
 
 GENERATE: Final = NodeSpec(summary="A model's answer to a prompt.", params=GenerateParams, ports=_ports, work=_work)

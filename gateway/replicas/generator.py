@@ -58,6 +58,7 @@ class ReplicatedGenerator:
 
 
 def _prefix(request: GenerateRequest) -> Prefix:
-    """Tenants share no cache (the service salts their prompts), nor do models."""
-    known_to = f"{identity.current().tenant}\0{request.model}"
-    return Prefix(f"{request.system}\n{request.prompt}", known_to=known_to, session=request.session)
+    """Tenants share no cache (the service salts their prompts), nor do models, adapters and salts."""
+    known_to = f"{identity.current().tenant}\0{request.model}\0{request.adapter}\0{request.cache_salt}"
+    turns = "".join(f"{turn.role}: {turn.content}\n" for turn in request.messages)
+    return Prefix(f"{request.system}\n{turns}{request.prompt}", known_to=known_to, session=request.session)

@@ -53,10 +53,12 @@ class FakeRetriever:
 
 
 class FakeGenerator:
-    """Says `texts`, one delta each, and counts what was taken of them."""
+    """Says `texts`, one delta each, and counts what was taken of them; or `answer` and `parts` as they are."""
 
     def __init__(self) -> None:
         self.texts: list[str] = ["It ", "was ", "Denver."]
+        self.answer: Answer | None = None
+        self.parts: list[Delta | Finish] = []
         self.requests: list[GenerateRequest] = []
         self.before: Callable[[GenerateRequest], Any] | None = None
         self.taken = 0
@@ -70,17 +72,17 @@ class FakeGenerator:
                 await self.before(request)
         finally:
             self.closed.set()
-        return Answer(text="".join(self.texts), finish=FINISH)
+        return self.answer or Answer(text="".join(self.texts), finish=FINISH)
 
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Delta | Finish, None]:
         self.requests.append(request)
         try:
-            for text in self.texts:
+            for part in self.parts or [Delta(text=text) for text in self.texts]:
                 if self.before is not None:
                     await self.before(request)
                 self.taken += 1
-                yield Delta(text=text)
-            if self.finishes:
+                yield part
+            if self.finishes and not self.parts:
                 yield FINISH
         finally:
             self.closed.set()

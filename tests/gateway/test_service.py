@@ -64,9 +64,7 @@ async def test_a_run_goes_through_both_backends_and_tells_what_they_said(stack: 
 
 
 async def test_the_parameters_of_a_generate_node_reach_the_service_and_nothing_else_does(stack: Stack) -> None:
-    model = node(
-        "m", "generate", model="small-1.5", system="Be kind.", max_tokens=9, temperature=0, seed=-3, stop=["\n", "END"]
-    )
+    model = node("m", "generate", model="small-1.5", system="Be kind.", max_tokens=9, temperature=0, seed=3, stop=["\n", "END"])
     flow = document(node("q", "input"), model, node("o", "output"), edges=["q > m", "m > o"])
     await stack.flows.CreateFlow(pb.CreateFlowRequest(flow_id="f", document=flow))
     await stack.run("f", q="hi")
@@ -76,7 +74,7 @@ async def test_the_parameters_of_a_generate_node_reach_the_service_and_nothing_e
         (generation_pb2.ROLE_SYSTEM, "Be kind."),
         (generation_pb2.ROLE_USER, "hi"),
     ]
-    assert asked.sampling == generation_pb2.Sampling(max_tokens=9, temperature=0, seed=-3, stop=["\n", "END"])
+    assert asked.sampling == generation_pb2.Sampling(max_tokens=9, temperature=0, seed=3, stop=["\n", "END"])
     assert not asked.sampling.HasField("top_p")
     assert asked.sampling.HasField("temperature")
 
