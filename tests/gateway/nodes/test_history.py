@@ -6,7 +6,7 @@ import pytest
 
 from gateway.execution import Call, ChatMessage
 from gateway.validation import examine
-from penstock.errors import CollectionNotFound, MessageTooLarge
+from penstock.errors import CollectionNotFound, FailedPrecondition, MessageTooLarge
 from tests.gateway.fakes import World, document, node
 
 CHAT = document(
