@@ -1,17 +1,20 @@
 """The gateway's process: the only place that names its adapters."""
 
+import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Final
 
 import grpc
 from opentelemetry.trace import TracerProvider
 
-from gateway.backends import Backends
+from gateway.backends import Backends, Sessions
 from gateway.clients import GrpcGenerator, GrpcRetriever
 from gateway.compiler import Compiler, RunLimits
 from gateway.flow_cache import FlowCache
+from gateway.flow_model import Bounds
 from gateway.flows import Flows, LateSubflows
+from gateway.redis_sessions import redis_sessions
 from gateway.replicas.generator import ReplicatedGenerator, replicated
 from gateway.replicas.replica import ReplicaLimits
 from gateway.replicas.statistics import Statistics
@@ -27,6 +30,8 @@ from penstock.flow.v1 import flow_pb2_grpc
 from penstock.server import Assembly, Service, run
 from penstock.telemetry import Telemetry
 
+log = logging.getLogger(__name__)
+
 
 @asynccontextmanager
 async def assemble(assembly: Assembly) -> AsyncIterator[None]:
@@ -40,16 +45,17 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
         store = await stack.enter_async_context(open_store(settings.database_url, settings.data_dir))
         retrieval = await stack.enter_async_context(_channel(settings.retrieval_target, settings, provider))
         generator = await stack.enter_async_context(_generator(settings, assembly.telemetry))
+        sessions = await stack.enter_async_context(_sessions(settings))
         subflows = LateSubflows()
         compiler = Compiler(
             backends=Backends(
                 retriever=GrpcRetriever(retrieval, timeout_s=settings.retrieval_timeout_s),
                 generator=generator,
-                sessions=MemorySessions(tenant=_tenant),
+                sessions=sessions,
                 subflows=subflows,
             ),
             tracer=assembly.telemetry.tracer("gateway"),
-            limits=RunLimits(deadline_s=settings.run_deadline_s, events_max=settings.stream_buffer_max),
+            limits=_limits(settings),
             capture_content=assembly.telemetry.capture_content,
         )
         flows = Flows(
@@ -81,6 +87,30 @@ def _generator(settings: GatewaySettings, telemetry: Telemetry) -> AbstractAsync
     )
     statistics = Statistics(telemetry.meter("gateway"))
     return replicated(parse_target(settings.generation_target), connect, limits=limits, statistics=statistics)
+
+
+def _sessions(settings: GatewaySettings) -> AbstractAsyncContextManager[Sessions]:
+    url, messages_max, expiry_s = (
+        settings.sessions_url.get_secret_value(),
+        settings.sessions_messages_max,
+        settings.sessions_expiry_s,
+    )
+    if url:
+        return redis_sessions(
+            url, messages_max=messages_max, expiry_s=expiry_s, timeout_s=settings.sessions_timeout_s, tenant=_tenant
+        )
+    if settings.workers > 1:
+        log.warning(
+            "every worker keeps the conversations that it has had itself; PENSTOCK_GATEWAY_SESSIONS_URL lets them share"
+        )
+    return nullcontext(MemorySessions(messages_max=messages_max, expiry_s=expiry_s, tenant=_tenant))
+
+
+def _limits(settings: GatewaySettings) -> RunLimits:
+    bounds = Bounds(
+        model_calls=settings.run_model_calls_max, tokens=settings.run_tokens_max, retrievals=settings.run_retrievals_max
+    )
+    return RunLimits(deadline_s=settings.run_deadline_s, events_max=settings.stream_buffer_max, bounds=bounds)
 
 
 def _tenant() -> str:

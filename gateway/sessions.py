@@ -10,13 +10,14 @@ from gateway.execution import ChatMessage
 
 @dataclass(slots=True)
 class _Kept:
-    messages: deque[ChatMessage]
-    expires_at: float = field(default=0.0)
+    messages: deque[ChatMessage] = field(default_factory=deque)
+    chars: int = 0
+    expires_at: float = 0.0
 
 
 class MemorySessions:
-    """The Sessions port. At most `sessions_max`, the least recently written leaves first; each forgotten `expiry_s` after its
-    last message, and of each the newest `messages_max`. `tenant` says whose a session is.
+    """The Sessions port. At most `sessions_max` with `chars_max` characters in all, the least recently written leaves first;
+    each forgotten `expiry_s` after its last message, and of each the newest `messages_max`. `tenant` says whose a session is.
     """
 
     def __init__(
@@ -24,12 +25,15 @@ class MemorySessions:
         *,
         sessions_max: int = 10_000,
         messages_max: int = 200,
+        chars_max: int = 2**27,
         expiry_s: float = 24 * 3600.0,
         tenant: Callable[[], str] = lambda: "",
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sessions_max = sessions_max
         self._messages_max = messages_max
+        self._chars_max = chars_max
+        self._chars = 0
         self._expiry_s = expiry_s
         self._tenant = tenant
         self._now = now
@@ -42,16 +46,32 @@ class MemorySessions:
 
     async def append(self, session: str, messages: Sequence[ChatMessage]) -> None:
         self._forget()
+        if not messages:
+            return
         key = self._tenant(), session
-        kept = self._kept.setdefault(key, _Kept(deque(maxlen=self._messages_max)))
-        kept.messages.extend(messages)
+        kept = self._kept.setdefault(key, _Kept())
+        self._chars -= kept.chars
+        _add(kept, messages, self._messages_max)
+        self._chars += kept.chars
         kept.expires_at = self._now() + self._expiry_s
         self._kept.move_to_end(key)
-        while len(self._kept) > self._sessions_max:
-            self._kept.popitem(last=False)
+        while len(self._kept) > self._sessions_max or self._chars > self._chars_max:
+            self._drop_oldest()
 
     def _forget(self) -> None:
         """All that has expired: those written longest ago stand first."""
         now = self._now()
         while self._kept and next(iter(self._kept.values())).expires_at <= now:
-            self._kept.popitem(last=False)
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        _, dropped = self._kept.popitem(last=False)
+        self._chars -= dropped.chars
+
+
+def _add(kept: _Kept, messages: Sequence[ChatMessage], messages_max: int) -> None:
+    for message in messages:
+        kept.messages.append(message)
+        kept.chars += len(message.content)
+    while len(kept.messages) > messages_max:
+        kept.chars -= len(kept.messages.popleft().content)

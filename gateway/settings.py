@@ -1,7 +1,7 @@
 """The gateway's settings: PENSTOCK_GATEWAY_ and the field's name in capitals."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
@@ -9,10 +9,19 @@ from pydantic_settings import SettingsConfigDict
 from penstock.addresses import parse_target
 from penstock.settings import ServiceSettings
 
+REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
+
 
 def _target(text: str) -> str:
     parse_target(text)
     return text
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    if url.get_secret_value() and not url.get_secret_value().startswith(REDIS_SCHEMES):
+        message = f"not the URL of a Redis: it begins with {', '.join(REDIS_SCHEMES)}"
+        raise ValueError(message)
+    return url
 
 
 class GatewaySettings(ServiceSettings):
@@ -47,6 +56,16 @@ class GatewaySettings(ServiceSettings):
     retrieval_timeout_s: float = Field(default=10.0, gt=0, le=600, description="Longest wait for one search.")
     generation_timeout_s: float = Field(default=240.0, gt=0, le=3600, description="Longest wait for an answer of a model.")
     run_deadline_s: float = Field(default=300.0, gt=0, le=3600, description="Longest run, whatever its caller allows.")
+    run_model_calls_max: int = Field(
+        default=200,
+        ge=1,
+        le=100_000,
+        description="Most answers, embeddings and rerankings that one run may ask for. A flow's own budget may be lower.",
+    )
+    run_tokens_max: int = Field(
+        default=2_000_000, ge=1, le=2**31 - 1, description="Most tokens of prompts and answers of one run, likewise."
+    )
+    run_retrievals_max: int = Field(default=1000, ge=1, le=100_000, description="Most searches of one run, likewise.")
     data_dir: Path = Field(
         default=Path(".penstock/gateway"), description="Folder of the embedded database. Made where it is missing."
     )
@@ -62,4 +81,18 @@ class GatewaySettings(ServiceSettings):
     )
     stream_buffer_max: int = Field(
         default=64, ge=1, le=100_000, description="Events that wait for a slow reader of a stream before its run waits too."
+    )
+    sessions_url: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
+        default=SecretStr(""),
+        description="URL of the Redis that keeps conversations, for all gateways that name it: redis://host:6379/0. Empty: "
+        "each gateway process keeps its own, in memory.",
+    )
+    sessions_expiry_s: float = Field(
+        default=86_400.0, gt=0, le=366 * 86_400, description="Time for which a conversation is kept after its last message."
+    )
+    sessions_messages_max: int = Field(
+        default=200, ge=1, le=10_000, description="Messages of a conversation that are kept: the newest."
+    )
+    sessions_timeout_s: float = Field(
+        default=2.0, gt=0, le=60, description="Longest wait for the Redis that keeps conversations."
     )
