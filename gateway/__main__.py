@@ -1,6 +1,7 @@
 """The gateway's process: the only place that names its adapters."""
 
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Final
@@ -11,6 +12,8 @@ from opentelemetry.trace import TracerProvider
 from gateway.backends import Backends, Sessions
 from gateway.clients import GrpcGenerator, GrpcRetriever
 from gateway.compiler import Compiler, RunLimits
+from gateway.databases.connections import SqlConnections, open_databases
+from gateway.databases.reading import ReadingLimits
 from gateway.flow_cache import FlowCache
 from gateway.flow_model import Bounds
 from gateway.flows import Flows, LateSubflows
@@ -23,6 +26,8 @@ from gateway.servicer import FlowServicer, RunServicer
 from gateway.sessions import MemorySessions
 from gateway.settings import GatewaySettings
 from gateway.store import open_store
+from gateway.web.client import HttpWeb, WebLimits, open_web
+from gateway.web.hosts import parse_hosts
 from penstock import identity
 from penstock.addresses import parse_target
 from penstock.channel import open_channel
@@ -46,6 +51,8 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
         retrieval = await stack.enter_async_context(_channel(settings.retrieval_target, settings, provider))
         generator = await stack.enter_async_context(_generator(settings, assembly.telemetry))
         sessions = await stack.enter_async_context(_sessions(settings))
+        databases = await stack.enter_async_context(_databases(settings))
+        web = await stack.enter_async_context(_web(settings))
         subflows = LateSubflows()
         compiler = Compiler(
             backends=Backends(
@@ -53,6 +60,8 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
                 generator=generator,
                 sessions=sessions,
                 subflows=subflows,
+                databases=databases,
+                web=web,
             ),
             tracer=assembly.telemetry.tracer("gateway"),
             limits=_limits(settings),
@@ -71,6 +80,20 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
         flow_pb2_grpc.add_FlowServiceServicer_to_server(FlowServicer(flows), assembly.dispatcher)  # type: ignore[no-untyped-call]
         flow_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(flows), assembly.dispatcher)  # type: ignore[no-untyped-call]
         yield
+
+
+def _databases(settings: GatewaySettings) -> AbstractAsyncContextManager[SqlConnections]:
+    limits = ReadingLimits(
+        connections_max=settings.sql_connections_max,
+        timeout_s=settings.sql_timeout_s,
+        answer_bytes_max=settings.tool_answer_bytes_max,
+    )
+    return open_databases(settings.sql_connections.get_secret_value(), limits)
+
+
+def _web(settings: GatewaySettings) -> AbstractAsyncContextManager[HttpWeb]:
+    limits = WebLimits(timeout_s=settings.http_timeout_s, answer_bytes_max=settings.tool_answer_bytes_max)
+    return open_web(parse_hosts(settings.http_hosts), os.environ, limits)
 
 
 def _generator(settings: GatewaySettings, telemetry: Telemetry) -> AbstractAsyncContextManager[ReplicatedGenerator]:

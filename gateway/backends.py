@@ -168,6 +168,72 @@ class Subflows(Protocol):
         ...
 
 
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlQuery:
+    """A query that reads: pieces of SQL as the flow's writer wrote them, with a parameter between each and the next."""
+
+    pieces: tuple[str, ...]
+    parameters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """What a query gave: rows of JSON values by their columns. `is_whole` is false where a bound left rows out."""
+
+    rows: tuple[Mapping[str, Any], ...]
+    is_whole: bool = True
+
+
+class Databases(Protocol):
+    """Databases of others, by names that the operator gives them. They are read and never changed."""
+
+    async def query(self, connection: str, query: SqlQuery, values: Mapping[str, Scalar], rows_max: int) -> Table:
+        """The first `rows_max` rows. `values` are bound by the database; they are never a part of the SQL.
+
+        Raises FlowMisconfigured for a connection that is not declared and a query that the database refuses, InvalidArgument
+        for a value that does not fit, FailedPrecondition where it takes too long, BackendUnavailable.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebRequest:
+    """A request to an HTTP server of others. `timeout_s` None: the gateway's own."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebAnswer:
+    """An answer with any status, its body read as text."""
+
+    status: int
+    text: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Web(Protocol):
+    """HTTP servers of others: those that the operator allows."""
+
+    async def send(self, request: WebRequest) -> WebAnswer:
+        """The server's answer, whatever its status; a redirection is not followed.
+
+        Raises PermissionDenied for a host or an address that is not allowed, MessageTooLarge, BackendUnavailable.
+        """
+        ...
+
+    def secret(self, name: str) -> str:
+        """What the operator keeps under this name. Raises FlowMisconfigured where there is nothing."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backends:
     """Everything outside of a flow that its nodes may call."""
@@ -176,3 +242,5 @@ class Backends:
     generator: Generator
     sessions: Sessions
     subflows: Subflows
+    databases: Databases
+    web: Web

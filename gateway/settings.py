@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from gateway.web.hosts import parse_hosts
 from penstock.addresses import parse_target
 from penstock.settings import ServiceSettings
 
@@ -22,6 +23,11 @@ def _redis_url(url: SecretStr) -> SecretStr:
         message = f"not the URL of a Redis: it begins with {', '.join(REDIS_SCHEMES)}"
         raise ValueError(message)
     return url
+
+
+def _hosts(text: str) -> str:
+    parse_hosts(text)
+    return text
 
 
 class GatewaySettings(ServiceSettings):
@@ -95,4 +101,20 @@ class GatewaySettings(ServiceSettings):
     )
     sessions_timeout_s: float = Field(
         default=2.0, gt=0, le=60, description="Longest wait for the Redis that keeps conversations."
+    )
+    sql_connections: SecretStr = Field(
+        default=SecretStr(""),
+        description='Databases that sql nodes may read: a JSON object of names and URLs, such as {"orders": '
+        '"postgresql+asyncpg://reader:PASSWORD@HOST/DATABASE"}. Give the role SELECT on what flows may see, and no more.',
+    )
+    sql_connections_max: int = Field(default=4, ge=1, le=1000, description="Connections to each of these databases at a time.")
+    sql_timeout_s: float = Field(default=10.0, gt=0, le=600, description="Longest query of a sql node.")
+    http_hosts: Annotated[str, AfterValidator(_hosts)] = Field(
+        default="",
+        description="Hosts that http nodes may reach, with commas between them: api.example.com, *.example.com, "
+        "http://intranet.example.com:8080. Without http:// it is https. A ! at the end lets the host have a private address.",
+    )
+    http_timeout_s: float = Field(default=10.0, gt=0, le=600, description="Longest wait for an answer to an http node.")
+    tool_answer_bytes_max: int = Field(
+        default=2**20, ge=1024, le=64 * 2**20, description="Largest answer to a sql or an http node."
     )

@@ -5,6 +5,7 @@ from typing import Any, Final
 from gateway.nodes.flow import FLOW
 from gateway.nodes.generate import GENERATE
 from gateway.nodes.history import HISTORY
+from gateway.nodes.http_request import HTTP
 from gateway.nodes.input import INPUT
 from gateway.nodes.join import JOIN
 from gateway.nodes.loop import LOOP
@@ -13,6 +14,7 @@ from gateway.nodes.output import OUTPUT
 from gateway.nodes.prompt import PROMPT
 from gateway.nodes.retrieve import RETRIEVE
 from gateway.nodes.spec import BodySpec, NodeSpec
+from gateway.nodes.sql import SQL
 from gateway.nodes.switch import SWITCH
 from gateway.nodes.transform import TRANSFORM
 
@@ -23,6 +25,8 @@ NODE_TYPES: Final[dict[str, NodeSpec[Any] | BodySpec[Any]]] = {
     "generate": GENERATE,
     "history": HISTORY,
     "transform": TRANSFORM,
+    "sql": SQL,
+    "http": HTTP,
     "switch": SWITCH,
     "join": JOIN,
     "map": MAP,

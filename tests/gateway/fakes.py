@@ -9,14 +9,25 @@ from typing import Any
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from gateway.backends import Answer, Backends, Delta, Finish, GenerateRequest
+from gateway.backends import (
+    Answer,
+    Backends,
+    Delta,
+    Finish,
+    GenerateRequest,
+    Scalar,
+    SqlQuery,
+    Table,
+    WebAnswer,
+    WebRequest,
+)  # fmt: skip
 from gateway.compiler import CompiledFlow, Compiler, RunLimits
 from gateway.execution import Run
 from gateway.flows import StoredFlow
 from gateway.sessions import MemorySessions
 from gateway.validation import validate
 from gateway.values import Document
-from penstock.errors import AlreadyExists, FlowNotFound
+from penstock.errors import AlreadyExists, FlowMisconfigured, FlowNotFound
 
 UNSAMPLED = TracerProvider(sampler=ALWAYS_OFF)
 FINISH = Finish(reason="stop", input_tokens=3, output_tokens=2, model="fake")
@@ -53,9 +64,14 @@ class FakeRetriever:
 
 
 class FakeGenerator:
-    """Says `texts`, one delta each, and counts what was taken of them; or `answer` and `parts` as they are."""
+    """Says `texts`, one delta each, and counts what was taken of them; or `answer` and `parts` as they are.
+
+    A test that needs other answers gives a `script`: of a list, each request takes the next; a function is asked with the
+    request. An answer is a text or an error to raise.
+    """
 
     def __init__(self) -> None:
+        self.script: list[str | Exception] | Callable[[GenerateRequest], str | Exception] | None = None
         self.texts: list[str] = ["It ", "was ", "Denver."]
         self.answer: Answer | None = None
         self.parts: list[Delta | Finish] = []
@@ -72,12 +88,12 @@ class FakeGenerator:
                 await self.before(request)
         finally:
             self.closed.set()
-        return self.answer or Answer(text="".join(self.texts), finish=FINISH)
+        return self.answer or Answer(text="".join(self._next(request)), finish=FINISH)
 
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Delta | Finish, None]:
         self.requests.append(request)
         try:
-            for part in self.parts or [Delta(text=text) for text in self.texts]:
+            for part in self.parts or [Delta(text=text) for text in self._next(request)]:
                 if self.before is not None:
                     await self.before(request)
                 self.taken += 1
@@ -86,6 +102,51 @@ class FakeGenerator:
                 yield FINISH
         finally:
             self.closed.set()
+
+    def _next(self, request: GenerateRequest) -> list[str]:
+        if self.script is None:
+            return self.texts
+        if isinstance(self.script, list):
+            assert self.script, f"the script has no answer left for {request}"
+            said = self.script.pop(0)
+        else:
+            said = self.script(request)
+        if isinstance(said, Exception):
+            raise said
+        return [said]
+
+
+class FakeDatabases:
+    """Gives `rows`, or raises `error`, whatever is asked."""
+
+    def __init__(self) -> None:
+        self.rows: list[Mapping[str, Any]] = []
+        self.error: Exception | None = None
+        self.calls: list[tuple[str, str, Mapping[str, Scalar]]] = []
+
+    async def query(self, connection: str, query: SqlQuery, values: Mapping[str, Scalar], rows_max: int) -> Table:
+        self.calls.append((connection, "?".join(query.pieces), values))
+        if self.error is not None:
+            raise self.error
+        return Table(rows=tuple(self.rows[:rows_max]), is_whole=len(self.rows) <= rows_max)
+
+
+class FakeWeb:
+    """Gives `answer`, whatever is asked."""
+
+    def __init__(self) -> None:
+        self.answer = WebAnswer(status=200, text='{"ok": true}')
+        self.requests: list[WebRequest] = []
+        self.secrets: dict[str, str] = {}
+
+    async def send(self, request: WebRequest) -> WebAnswer:
+        self.requests.append(request)
+        return self.answer
+
+    def secret(self, name: str) -> str:
+        if name not in self.secrets:
+            raise FlowMisconfigured(f"there is no secret {name!r}")
+        return self.secrets[name]
 
 
 class MemoryFlowStore:
@@ -140,9 +201,16 @@ class World:
         self.generator = FakeGenerator()
         self.sessions = MemorySessions()
         self.subflows = FakeSubflows(self)
+        self.databases = FakeDatabases()
+        self.web = FakeWeb()
         self.compiler = Compiler(
             backends=Backends(
-                retriever=self.retriever, generator=self.generator, sessions=self.sessions, subflows=self.subflows
+                retriever=self.retriever,
+                generator=self.generator,
+                sessions=self.sessions,
+                subflows=self.subflows,
+                databases=self.databases,
+                web=self.web,
             ),
             tracer=(provider or UNSAMPLED).get_tracer("test"),
             limits=limits or RunLimits(),
