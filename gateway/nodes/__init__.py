@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from gateway.nodes.calculator import CALCULATOR
 from gateway.nodes.flow import FLOW
 from gateway.nodes.generate import GENERATE
 from gateway.nodes.history import HISTORY
@@ -27,6 +28,7 @@ NODE_TYPES: Final[dict[str, NodeSpec[Any] | BodySpec[Any]]] = {
     "transform": TRANSFORM,
     "sql": SQL,
     "http": HTTP,
+    "calculator": CALCULATOR,
     "switch": SWITCH,
     "join": JOIN,
     "map": MAP,
