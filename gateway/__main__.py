@@ -71,7 +71,7 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
             await seed(flows, settings.flows_dir)
         flow_pb2_grpc.add_FlowServiceServicer_to_server(FlowServicer(flows), assembly.dispatcher)  # type: ignore[no-untyped-call]
         flow_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(flows), assembly.dispatcher)  # type: ignore[no-untyped-call]
-        assembly.dispatcher.dialects.append(OpenAiDialect(flows))
+        assembly.dispatcher.dialects.append(OpenAiDialect(flows, sessions))
         yield
 
 

@@ -38,8 +38,8 @@ class Tool:
 class Asked:
     """One request. `messages` are all turns of the conversation, the newest last; `form` is the form of the answer.
 
-    `inputs` are values of the flow's other inputs, `overrides` parameters of its nodes. `longest` is the name by which the
-    caller set sampling's max_tokens.
+    `inputs` are values of the flow's other inputs, `overrides` parameters of its nodes. `said` is the parameter that had the
+    messages, `form_param` the one that had the form.
     """
 
     model: str
@@ -52,7 +52,7 @@ class Asked:
     session: str = ""
     inputs: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    longest: str = "max_tokens"
+    said: str = "messages"
 
 
 def run_fields(asked: Asked, flow: FlowAsModel, before: Sequence[ChatMessage] = ()) -> dict[str, Any]:
@@ -66,11 +66,12 @@ def run_fields(asked: Asked, flow: FlowAsModel, before: Sequence[ChatMessage] = 
         )
     if asked.tools and not flow.takes_tools:
         raise refused("tools", 'none of the flow\'s generate nodes calls a caller\'s tools; one would need "tools": "caller"')
-    last, earlier = _split((*before, *asked.messages))
+    last, earlier = _split((*before, *asked.messages), asked.said)
     sampling, overrides = dict(asked.sampling), asked.overrides
     if asked.form is not None:
-        if not flow.only_asks_once:
-            raise refused(asked.form_param, "the flow asks models more than once, and the form would be that of all answers")
+        if not flow.shapes_one:
+            problem = "the flow asks models more than once, and would get this form from all of them"
+            raise refused(asked.form_param, problem, advice='it needs "caller_sampling": false on the generate nodes inside')
         sampling["structured_output"] = asked.form
     if flow.question in asked.inputs:
         raise refused(f"{EXTENSION}.inputs.{flow.question}", "is given by the last message of the user")
@@ -87,7 +88,7 @@ def run_fields(asked: Asked, flow: FlowAsModel, before: Sequence[ChatMessage] = 
     }
 
 
-def _split(messages: Sequence[ChatMessage]) -> tuple[str, Sequence[ChatMessage]]:
+def _split(messages: Sequence[ChatMessage], said: str) -> tuple[str, Sequence[ChatMessage]]:
     """What the flow is asked, and the turns before it.
 
     Where something was said since, as the result of a tool, the question is the flow's input and stands in its place as well.
@@ -95,7 +96,7 @@ def _split(messages: Sequence[ChatMessage]) -> tuple[str, Sequence[ChatMessage]]
     for at in range(len(messages) - 1, -1, -1):
         if messages[at].role == "user":
             return messages[at].content, messages[:at] if at == len(messages) - 1 else messages
-    raise refused("messages", "has no message of the user")
+    raise refused(said, "has no message of the user")
 
 
 def read_sampling(fields: Fields, longest: str | None) -> dict[str, Any]:

@@ -92,7 +92,6 @@ def read(body: Any, headers: Mapping[str, str]) -> tuple[Asked, Manner]:
         session=read_session(fields, headers, session),
         inputs=inputs,
         overrides=overrides,
-        longest=longest,
     )
     return asked, _manner(fields, in_session=bool(asked.session))
 

@@ -5,11 +5,14 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote
 
+from gateway.backends import Sessions
 from gateway.flows import Flows
 from gateway.openai_api import models
 from gateway.openai_api.chat import ChatCompletions
+from gateway.openai_api.conversations import Conversations
 from gateway.openai_api.description import described
 from gateway.openai_api.failures import fail
+from gateway.openai_api.responses import Responses
 from gateway.openai_api.running import FlowsAsModels
 from penstock.errors import MethodNotAllowed
 from penstock.transcoding.dialect import DialectCall, DialectRoute, Handler
@@ -21,10 +24,12 @@ _MODEL: Final = "/v1/models/"
 class OpenAiDialect:
     """A Dialect (penstock.transcoding.dialect)."""
 
-    def __init__(self, flows: Flows) -> None:
+    def __init__(self, flows: Flows, sessions: Sessions) -> None:
         known = FlowsAsModels(flows)
+        responses = Responses(known, Conversations(sessions))
         self._routes: Mapping[str, tuple[str, DialectRoute, DialectRoute]] = {
             "/v1/chat/completions": _routes("POST", ChatCompletions(known).handle, said="messages"),
+            "/v1/responses": _routes("POST", responses.handle, said="input"),
             _MODELS: _routes("GET", models.list_models),
         }
 

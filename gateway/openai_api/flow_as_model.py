@@ -21,7 +21,8 @@ class FlowAsModel:
     outputs, the best one first: text that a generate node feeds, then the others.
 
     `streamed` are the generate nodes whose tokens are the first answer's text. `takes_tools`: one of its generate nodes may
-    answer with calls of the caller's tools. `only_asks_once`: it has one generate node, and nothing else that asks a model.
+    answer with calls of the caller's tools. `shapes_one`: what a caller says of the answer's form holds for one answer of a
+    model and no more.
     """
 
     content_hash: str
@@ -29,7 +30,7 @@ class FlowAsModel:
     answers: tuple[str, ...]
     streamed: frozenset[str]
     takes_tools: bool
-    only_asks_once: bool
+    shapes_one: bool
     overrides: Overridable
 
 
@@ -44,7 +45,7 @@ def as_model(flow: Flow) -> FlowAsModel:
         answers=(*spoken, *(name for name in flow.outputs if name not in spoken)),
         streamed=feeding[spoken[0]] if spoken else frozenset(),
         takes_tools=any(getattr(node.params, "tools", "none") == "caller" for node in asking if node.type == "generate"),
-        only_asks_once=len(asking) == 1 and asking[0].type == "generate",
+        shapes_one=[node.type for node in asking if _takes_form(node)] == ["generate"],
         overrides=flow.overrides,
     )
 
@@ -61,6 +62,12 @@ def _asking(flow: Flow) -> Iterator[Node]:
             yield node
         if node.body is not None:
             yield from _asking(node.body)
+
+
+def _takes_form(node: Node) -> bool:
+    """Whether a form that a caller asks for may be that of this node's answer: not where it has one of its own."""
+    own = getattr(node.params, "structured_output", None)
+    return node.type in _ASKING or (own is None and getattr(node.params, "caller_sampling", True))
 
 
 def _feeding(flow: Flow) -> Mapping[str, frozenset[str]]:

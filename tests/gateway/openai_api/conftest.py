@@ -31,10 +31,18 @@ COUNTING = document(
     edges=["n > o"],
 )
 NUMBERS = document(node("n", "input", type="number"), node("o", "output"), edges=["n > o"])
+TURNS = document(
+    node("question", "input"),
+    node("turns", "history", operation="read"),
+    node("prompt", "prompt", template="{turns}"),
+    node("answer", "output"),
+    edges=["turns.text > prompt", "prompt > answer"],
+)
 FLOWS = {
     "rag": RAG,
     "echo": ECHO,
     "two": TWO_MODELS,
+    "turns": TURNS,
     "counting": COUNTING,
     "numbers": NUMBERS,
     "closed": json.dumps({**json.loads(RAG), "overrides": "none"}),
