@@ -14,6 +14,7 @@ from gateway.compiler import Compiler, RunLimits
 from gateway.flow_cache import FlowCache
 from gateway.flow_model import Bounds
 from gateway.flows import Flows, LateSubflows
+from gateway.mcp_tools.dialect import mcp_dialect
 from gateway.openai_api.dialect import OpenAiDialect
 from gateway.redis_sessions import redis_sessions
 from gateway.replicas.generator import ReplicatedGenerator, replicated
@@ -72,6 +73,8 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
         flow_pb2_grpc.add_FlowServiceServicer_to_server(FlowServicer(flows), assembly.dispatcher)  # type: ignore[no-untyped-call]
         flow_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(flows), assembly.dispatcher)  # type: ignore[no-untyped-call]
         assembly.dispatcher.dialects.append(OpenAiDialect(flows, sessions))
+        tools = mcp_dialect(settings.mcp_origins.split(","), settings.message_bytes_max)
+        assembly.dispatcher.dialects.append(await stack.enter_async_context(tools))
         yield
 
 

@@ -96,3 +96,8 @@ class GatewaySettings(ServiceSettings):
     sessions_timeout_s: float = Field(
         default=2.0, gt=0, le=60, description="Longest wait for the Redis that keeps conversations."
     )
+    mcp_origins: str = Field(
+        default="",
+        description="Origins whose web pages may call tools at /mcp, with commas between: https://chat.example.com. "
+        "Programs that are no pages need none. Empty: no page may.",
+    )

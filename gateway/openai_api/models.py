@@ -34,10 +34,12 @@ def _listing(limit: str, after: str) -> flow_pb2.ListFlowsRequest | PenstockErro
 
 async def get_model(call: DialectCall) -> None:
     """Reads one."""
-    flow = await call.unary(GET, flow_pb2.GetFlowRequest(name=f"flows/{call.parts[0]}"))
-    if not _is_model(flow.flow):
-        raise FlowNotFound(f"the flow {call.parts[0]!r} takes no text, so it is no model", metadata={"flow": call.parts[0]})
-    await call.answer(200, _model(flow.flow))
+    name = call.parts[0]
+    request = flow_pb2.GetFlowRequest(name=f"flows/{name}")
+    found = await call.unary(GET, request if FLOW_ID.fullmatch(name) else FlowNotFound(f"there is no model {name[:80]!r}"))
+    if not _is_model(found.flow):
+        raise FlowNotFound(f"the flow {name!r} takes no text, so it is no model")
+    await call.answer(200, _model(found.flow))
 
 
 def _is_model(flow: flow_pb2.Flow) -> bool:

@@ -1,13 +1,15 @@
 """Chat completions, asked for by OpenAI's own client."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
 from penstock.errors import Overloaded
-from tests.gateway.serving import Stack
+from tests.gateway.keys import READING, WRITING, keys_file
+from tests.gateway.serving import Stack, serving
 
 ASK = [{"role": "user", "content": "Where?"}]
 
@@ -205,3 +207,20 @@ async def test_the_sync_client_works_as_well(stack: Stack) -> None:
             return whole, "".join(chunk.choices[0].delta.content or "" for chunk in stream)
 
     assert await asyncio.to_thread(ask) == ("Denver", "Denver")
+
+
+async def test_keys_are_asked_for_before_anything_is_looked_at(tmp_path: Path) -> None:
+    async with serving(tmp_path, api_keys_file=keys_file(tmp_path)) as stack:
+        client = openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key="psk_unknown", max_retries=0, timeout=10)
+        for model, more in (("none", {}), ("none", {"temprature": 1}), ("none", {"stream": True})):
+            with pytest.raises(openai.AuthenticationError) as caught:
+                await client.chat.completions.create(model=model, messages=ASK, extra_body=more)
+            assert caught.value.code == "invalid_api_key"
+            with pytest.raises(openai.AuthenticationError):
+                await client.responses.create(model=model, input="x", extra_body=more)
+        with pytest.raises(openai.AuthenticationError):
+            await client.models.list()
+        with pytest.raises(openai.PermissionDeniedError):
+            await client.with_options(api_key=WRITING).models.list()
+        with pytest.raises(openai.NotFoundError):
+            await client.with_options(api_key=READING).chat.completions.create(model="none", messages=ASK)
