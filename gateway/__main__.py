@@ -17,6 +17,8 @@ from gateway.databases.reading import ReadingLimits
 from gateway.flow_cache import FlowCache
 from gateway.flow_model import Bounds
 from gateway.flows import Flows, LateSubflows
+from gateway.mcp_tools.dialect import mcp_dialect
+from gateway.openai_api.dialect import OpenAiDialect
 from gateway.redis_sessions import redis_sessions
 from gateway.replicas.generator import ReplicatedGenerator, replicated
 from gateway.replicas.replica import ReplicaLimits
@@ -79,6 +81,9 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
             await seed(flows, settings.flows_dir)
         flow_pb2_grpc.add_FlowServiceServicer_to_server(FlowServicer(flows), assembly.dispatcher)  # type: ignore[no-untyped-call]
         flow_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(flows), assembly.dispatcher)  # type: ignore[no-untyped-call]
+        assembly.dispatcher.dialects.append(OpenAiDialect(flows, sessions))
+        tools = mcp_dialect(settings.mcp_origins.split(","), settings.message_bytes_max)
+        assembly.dispatcher.dialects.append(await stack.enter_async_context(tools))
         yield
 
 

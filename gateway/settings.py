@@ -118,3 +118,8 @@ class GatewaySettings(ServiceSettings):
     tool_answer_bytes_max: int = Field(
         default=2**20, ge=1024, le=64 * 2**20, description="Largest answer to a sql or an http node."
     )
+    mcp_origins: str = Field(
+        default="",
+        description="Origins whose web pages may call tools at /mcp, with commas between: https://chat.example.com. "
+        "Programs that are no pages need none. Empty: no page may.",
+    )

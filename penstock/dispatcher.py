@@ -33,9 +33,18 @@ class CallContext(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class LateRequest:
+    """A request that is made once the interceptors have let the call in: where something must be looked up to make it, nobody
+    without a key shall cause or see that. What `make` raises is the call's failure.
+    """
+
+    make: Callable[[], Awaitable[Message]]
+
+
 # A transport that could not read a request hands over the error in the request's place, so that it is traced like any other.
 # A method that takes a stream gets an iterator of messages, which raises such an error where its message would stand.
-Request = Message | PenstockError | AsyncIterator[Message]
+Request = Message | PenstockError | LateRequest | AsyncIterator[Message]
 UnaryHandler = Callable[[Any, CallContext], Awaitable[Any]]
 StreamHandler = Callable[[Any, CallContext], AsyncIterator[Any]]
 Around = Callable[[CallContext], AbstractContextManager[Any]]
@@ -152,9 +161,7 @@ class Dispatcher:
 
         async def served(request: Any, context: CallContext) -> Any:
             with _Nested(arounds, context):
-                if isinstance(request, PenstockError):
-                    raise request
-                return await answer(request, context)
+                return await answer(await _ready(request), context)
 
         return served
 
@@ -166,9 +173,7 @@ class Dispatcher:
 
         async def served(request: Any, context: CallContext) -> AsyncIterator[Any]:
             with _Nested(arounds, context):
-                if isinstance(request, PenstockError):
-                    raise request
-                async with aclosing(stream(request, context)) as messages:  # type: ignore[type-var]
+                async with aclosing(stream(await _ready(request), context)) as messages:  # type: ignore[type-var]
                     async for message in messages:
                         yield message
 
@@ -182,3 +187,11 @@ class Dispatcher:
             message = f"no method {method!r}"
             raise RouteNotFound(message)
         return found
+
+
+async def _ready(request: Any) -> Any:
+    if isinstance(request, LateRequest):
+        return await request.make()
+    if isinstance(request, PenstockError):
+        raise request
+    return request

@@ -51,6 +51,7 @@ def test_heavy_libraries_have_one_importing_module_each() -> None:
         "faiss": ["retrieval_svc/shards/index.py"],
         "fsspec": ["retrieval_svc/snapshots/store.py"],
         "llguidance": ["generation_svc/vllm_form_matcher.py"],
+        "mcp": ["gateway/mcp_tools/server.py"],
         "onnxruntime": ["retrieval_svc/embedding/onnx_runtime.py"],
         # The pipeline, and a second one that compiles forms beside it.
         "openvino_genai": ["generation_svc/openvino_forms.py", "generation_svc/openvino_model.py"],

@@ -23,12 +23,22 @@ _STREAM_HEAD: Final = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b
 QUERY_FIELDS_MAX: Final = 100
 
 
+class Late(Protocol):
+    """A request that is made once the call is let in (dispatcher.LateRequest)."""
+
+    @property
+    def make(self) -> Callable[[], Awaitable[Message]]: ...
+
+
+Request = Message | PenstockError | Late
+
+
 class Methods(Protocol):
     """Where calls go: the service's dispatcher."""
 
-    def unary(self, method: str, request: Message | PenstockError, context: HttpContext) -> Awaitable[Any]: ...
+    def unary(self, method: str, request: Any, context: HttpContext) -> Awaitable[Any]: ...
 
-    def stream(self, method: str, request: Message | PenstockError, context: HttpContext) -> AsyncIterator[Any]: ...
+    def stream(self, method: str, request: Any, context: HttpContext) -> AsyncIterator[Any]: ...
 
 
 class DialectCall:
@@ -58,12 +68,12 @@ class DialectCall:
         except orjson.JSONDecodeError as error:
             raise MalformedRequest(f"the body is not JSON: {error}") from error
 
-    async def unary(self, method: str, request: Message | PenstockError) -> Any:
+    async def unary(self, method: str, request: Request) -> Any:
         """Calls a unary method, "/package.Service/Method"; its response message. Raises PenstockError."""
         with inner_cancellation():
             return message_of(await self._methods.unary(method, request, self.context))
 
-    def stream(self, method: str, request: Message | PenstockError) -> AsyncIterator[Any]:
+    def stream(self, method: str, request: Request) -> AsyncIterator[Any]:
         """Calls a streaming method. The iterator is closed by who iterates it; its messages may be Encoded (message_of)."""
         return self._methods.stream(method, request, self.context)
 

@@ -49,6 +49,7 @@ class Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
+        self.scope = scope
         self.http_method: str = scope["method"]
         self.path = _encoded_path(scope)
         self.query: bytes = scope.get("query_string", b"")
@@ -95,12 +96,11 @@ class Exchange:
 
     async def start(self, status: int, headers: Headers) -> None:
         """Sends the head. Raises ClientLeft."""
-        self.started = True
-        await self._emit({"type": "http.response.start", "status": status, "headers": list(headers)})
+        await self.emit({"type": "http.response.start", "status": status, "headers": list(headers)})
 
     async def write(self, body: bytes, *, more: bool) -> None:
         """Sends a piece of the body, and waits while the client is slow to take it. Raises ClientLeft."""
-        await self._emit({"type": "http.response.body", "body": body if self.wants_body else b"", "more_body": more})
+        await self.emit({"type": "http.response.body", "body": body if self.wants_body else b"", "more_body": more})
 
     async def fail(self, error: PenstockError) -> None:
         """Answers with an error, unless the answer has begun. Raises ClientLeft."""
@@ -129,7 +129,9 @@ class Exchange:
                 return b"".join(chunks)
             event = await self._receive()
 
-    async def _emit(self, event: Event) -> None:
+    async def emit(self, event: Event) -> None:
+        """ASGI's send, for an ASGI app that answers in this one's place. Raises ClientLeft."""
+        self.started = True
         try:
             await self._send(event)
         except OSError as error:  # What ASGI says of a client that has left.

@@ -1,0 +1,129 @@
+"""A run of a flow for a caller of OpenAI's API, asked for through the dispatcher, so that keys and limits hold here too."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextvars import Context, copy_context
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import orjson
+
+from gateway.compiler import CompiledFlow
+from gateway.execution import ChatMessage
+from gateway.flows import Flows
+from gateway.openai_api.asking import Asked, run_fields
+from gateway.openai_api.flow_as_model import FlowAsModel, as_model
+from gateway.structs import from_struct
+from penstock.dispatcher import LateRequest
+from penstock.flow.v1 import flow_pb2
+from penstock.transcoding.dialect import DialectCall
+
+RUN: Final = "/penstock.flow.v1.RunService/RunFlow"
+STREAM: Final = "/penstock.flow.v1.RunService/StreamFlow"
+
+Before = Callable[[], Awaitable[Sequence[ChatMessage]]]
+
+
+class FlowsAsModels:
+    """How each compiled flow is talked to, found out once."""
+
+    def __init__(self, flows: Flows) -> None:
+        self._flows = flows
+        self._known: WeakKeyDictionary[CompiledFlow, FlowAsModel] = WeakKeyDictionary()
+
+    async def get(self, flow_id: str) -> FlowAsModel:
+        """Raises FlowNotFound."""
+        compiled = await self._flows.compiled(flow_id)
+        found = self._known.get(compiled)
+        if found is None:
+            found = self._known[compiled] = as_model(compiled.flow)
+        return found
+
+
+class AskedRun:
+    """A run that is asked for. `flow`, `before` and `context` are known once it has begun: they are found out behind the
+    interceptors, `context` being that in which the caller's identity is known.
+    """
+
+    __slots__ = ("_asked", "_before", "_models", "before", "context", "flow")
+
+    def __init__(self, models: FlowsAsModels, asked: Asked, before: Before | None = None) -> None:
+        self._models = models
+        self._asked = asked
+        self._before = before
+        self.before: Sequence[ChatMessage] = ()
+        self.flow: FlowAsModel
+        self.context: Context
+
+    async def whole(self, call: DialectCall) -> flow_pb2.RunFlowResponse:
+        """Runs to the end."""
+
+        async def make() -> flow_pb2.RunFlowRequest:
+            return flow_pb2.RunFlowRequest(**await self._fields())
+
+        response: flow_pb2.RunFlowResponse = await call.unary(RUN, LateRequest(make))
+        return response
+
+    def events(self, call: DialectCall) -> AsyncIterator[Any]:
+        """Runs and tells what happens."""
+
+        async def make() -> flow_pb2.StreamFlowRequest:
+            return flow_pb2.StreamFlowRequest(**await self._fields())
+
+        return call.stream(STREAM, LateRequest(make))
+
+    async def _fields(self) -> dict[str, Any]:
+        self.flow = await self._models.get(self._asked.model)
+        if self._before is not None:
+            self.before = await self._before()
+            self.context = copy_context()
+        return run_fields(self._asked, self.flow, self.before)
+
+    def answer(self, response: flow_pb2.RunFlowResponse) -> "Answer":
+        """What a run that has ended answers."""
+        outputs = from_struct(response.outputs)
+        chosen = next((name for name in self.flow.answers if name in outputs), None)
+        calls = list(response.tool_calls)[: 1 if self._asked.one_call_at_most else None]
+        return Answer(response, outputs, chosen, calls)
+
+
+class Answer:
+    """What a run comes to for a caller of OpenAI's API."""
+
+    __slots__ = ("calls", "finish_reason", "outputs", "response", "text")
+
+    def __init__(
+        self,
+        response: flow_pb2.RunFlowResponse,
+        outputs: dict[str, Any],
+        chosen: str | None,
+        calls: Sequence[flow_pb2.ToolCall],
+    ) -> None:
+        self.response = response
+        value = "" if chosen is None else outputs.pop(chosen)
+        self.text: str = value if isinstance(value, str) else orjson.dumps(value).decode()
+        self.outputs = outputs
+        self.calls = calls
+        self.finish_reason = "tool_calls" if calls else response.finish_reason or "stop"
+
+    def extension(self) -> dict[str, Any]:
+        """What stands under "penstock": sources, the flow's other outputs, and what runs can be found and told apart by."""
+        response = self.response
+        return {
+            "sources": [_source(each) for each in response.sources],
+            "outputs": self.outputs,
+            "bounded_nodes": list(response.bounded_nodes),
+            "session": response.session,
+            "trace_id": response.trace_id,
+            "content_hash": response.content_hash,
+        }
+
+
+def _source(source: flow_pb2.Source) -> Mapping[str, Any]:
+    return {
+        "chunk_id": source.chunk_id,
+        "document_id": source.document_id,
+        "text": source.text,
+        "score": source.score,
+        "metadata": from_struct(source.metadata),
+        "node_id": source.node_id,
+    }
