@@ -12,8 +12,9 @@ WORK_MAX: Final = 200_000
 """Steps of one evaluation: a step is a part of the expression that is computed, or CHARS_A_STEP of a text that is read."""
 
 MADE_MAX: Final = 4 * 2**20
-"""Characters and items of all the texts and lists that one evaluation makes."""
+"""Characters of all the texts that one evaluation makes, and of its result; an item of a list or map counts as ITEM_CHARS."""
 
+ITEM_CHARS: Final = 16
 CHARS_A_STEP: Final = 256
 INT_MAX: Final = 2**63 - 1
 
@@ -54,19 +55,23 @@ class Frame:
         """Before a text is searched or compared. Raises Exhausted."""
         self.spend(1 + len(text) // CHARS_A_STEP)
 
-    def make(self, size: int) -> None:
-        """Before a text of so many characters, or a list of so many items. Raises Exhausted."""
-        self.made += size
+    def make(self, chars: int) -> None:
+        """Before a text of so many characters. Raises Exhausted."""
+        self.made += chars
         if self.made > MADE_MAX:
-            message = f"it makes more than {MADE_MAX} characters and items"
+            message = f"it makes more than {MADE_MAX} characters, or {MADE_MAX // ITEM_CHARS} items"
             raise Exhausted(message)
+
+    def make_items(self, count: int) -> None:
+        """Before a list or a map of so many items. Raises Exhausted."""
+        self.make(count * ITEM_CHARS)
 
     def weigh(self, value: Any) -> None:
         """Before a value is written out, its parts as often as it mentions them. Raises Exhausted."""
         waiting, size = [value], 0
         while waiting:
             each = waiting.pop()
-            size += 1
+            size += ITEM_CHARS
             if isinstance(each, str):
                 size += len(each)
             elif isinstance(each, dict):
@@ -74,8 +79,8 @@ class Frame:
                 waiting += each.values()
             elif isinstance(each, list):
                 waiting += each
-            if size + len(waiting) > MADE_MAX:
-                message = f"it gives more than {MADE_MAX} characters and items"
+            if size + len(waiting) * ITEM_CHARS > MADE_MAX:
+                message = f"it gives more than {MADE_MAX} characters, or {MADE_MAX // ITEM_CHARS} items"
                 raise Exhausted(message)
 
 
@@ -144,8 +149,8 @@ def compared(frame: Frame, sign: str, left: Any, right: Any) -> bool:
 def computed(frame: Frame, sign: str, left: Any, right: Any) -> Any:
     """`left sign right` for +, -, *, / and %. Raises Problem."""
     if sign == "+" and isinstance(left, str | list) and type(left) is type(right):
-        frame.make(len(left) + len(right))
-        return left + right
+        (frame.make if isinstance(left, str) else frame.make_items)(len(left) + len(right))
+        return _SIMPLE[sign](left, right)
     if not is_number(left) or not is_number(right):
         message = f"{sign} does not take {kind(left)} and {kind(right)}"
         raise Problem(message)

@@ -120,7 +120,8 @@ def _changed(change: Callable[[str], str]) -> Callable[[Frame, Any], str]:
 
 def _split(frame: Frame, text: Any, separator: Any, limit: Any = -1) -> list[str]:
     whole, between = _text(text), _text(separator)
-    frame.make(2 * len(whole) + 1)  # As many parts as characters, at most.
+    frame.make_items(len(whole) + 1 if not between else 1 + whole.count(between))
+    frame.make(len(whole))
     most = len(whole) + 1 if _whole(limit) < 0 else min(int(limit), len(whole) + 1)
     if most == 0:
         return []
@@ -269,7 +270,7 @@ def _ln(frame: Frame, value: Any) -> float:  # noqa: ARG001
 
 def _range(frame: Frame, count: Any) -> list[int]:
     most = max(0, _whole(count))
-    frame.make(most)
+    frame.make_items(most)
     return list(range(most))
 
 
@@ -277,17 +278,17 @@ def _slice(frame: Frame, items: Any, start: Any, end: Any = None) -> list[Any]:
     whole = _list(items)
     last = len(whole) if end is None else _position(end, len(whole))
     first = _position(start, last)
-    frame.make(last - first)
+    frame.make_items(last - first)
     return whole[first:last]
 
 
 def _flatten(frame: Frame, items: Any) -> list[Any]:
-    frame.make(sum(len(each) if isinstance(each, list) else 1 for each in _list(items)))
+    frame.make_items(sum(len(each) if isinstance(each, list) else 1 for each in _list(items)))
     return [part for each in items for part in (each if isinstance(each, list) else [each])]
 
 
 def _distinct(frame: Frame, items: Any) -> list[Any]:
-    frame.make(len(_list(items)))
+    frame.make_items(len(_list(items)))
     kept: list[Any] = []
     for item in items:
         if not any(equal(frame, item, each) for each in kept):
@@ -296,7 +297,7 @@ def _distinct(frame: Frame, items: Any) -> list[Any]:
 
 
 def _sort(frame: Frame, items: Any) -> list[Any]:
-    frame.make(len(_list(items)))
+    frame.make_items(len(_list(items)))
     frame.spend(len(items) * max(1, len(items).bit_length()))
     if not all(map(is_number, items)) and not all(isinstance(each, str) for each in items):
         message = "sort takes a list of numbers or a list of strings"
@@ -306,12 +307,12 @@ def _sort(frame: Frame, items: Any) -> list[Any]:
 
 def _reverse(frame: Frame, items: Any) -> list[Any]:
     whole = _list(items)
-    frame.make(len(whole))
+    frame.make_items(len(whole))
     return whole[::-1]
 
 
 def _running_sum(frame: Frame, values: Any) -> list[Any]:
-    frame.make(len(_list(values)))
+    frame.make_items(len(_list(values)))
     frame.spend(len(values))
     sums: list[Any] = []
     total: Any = 0

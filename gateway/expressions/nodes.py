@@ -8,6 +8,7 @@ from gateway.expressions.arithmetic import (
     Exhausted,
     Frame,
     Problem,
+    as_int,
     compared,
     computed,
     equal,
@@ -133,7 +134,11 @@ class Negative(Node):
     operand: Node
 
     def evaluate(self, frame: Frame) -> Any:
-        return computed(frame, "-", 0, self.operand.evaluate(frame))
+        value = self.operand.evaluate(frame)
+        if not is_number(value):
+            message = f"- does not take {kind(value)}"
+            raise Problem(message)
+        return -value if isinstance(value, float) else as_int(-value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +207,7 @@ class ListOf(Node):
     items: Sequence[Node]
 
     def evaluate(self, frame: Frame) -> list[Any]:
-        frame.make(len(self.items))
+        frame.make_items(len(self.items))
         return [item.evaluate(frame) for item in self.items]
 
 
@@ -213,7 +218,7 @@ class MapOf(Node):
     entries: Sequence[tuple[Node, Node]]
 
     def evaluate(self, frame: Frame) -> dict[str, Any]:
-        frame.make(len(self.entries))
+        frame.make_items(len(self.entries))
         made: dict[str, Any] = {}
         for key, value in self.entries:
             name = key.evaluate(frame)
@@ -267,7 +272,7 @@ class Filter(Comprehension):
     macro = "filter"
 
     def over(self, items: list[Any], frame: Frame) -> list[Any]:
-        frame.make(len(items))
+        frame.make_items(len(items))
         return [item for item in items if self.holds(item, frame)]
 
 
@@ -311,7 +316,7 @@ class Mapped(Comprehension):
     only: Node | None
 
     def over(self, items: list[Any], frame: Frame) -> list[Any]:
-        frame.make(len(items))
+        frame.make_items(len(items))
         return [self._value(item, frame) for item in items if self._is_wanted(item, frame)]
 
     def _is_wanted(self, item: Any, frame: Frame) -> bool:
