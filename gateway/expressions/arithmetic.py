@@ -6,7 +6,10 @@ null bool int double string list map  are  None bool int float str list dict
 import math
 import operator
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
+
+from gateway.patterns import Pattern
 
 WORK_MAX: Final = 200_000
 """Steps of one evaluation: a step is a part of the expression that is computed, or CHARS_A_STEP of a text that is read."""
@@ -34,12 +37,13 @@ class Exhausted(Problem):
 
 
 class Frame:
-    """One evaluation: what the names stand for, and what is left of its bounds."""
+    """One evaluation: what the names stand for, what is spent of its bounds, and the patterns that it has compiled."""
 
-    __slots__ = ("made", "values", "work")
+    __slots__ = ("made", "patterns", "values", "work")
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = dict(values)
+        self.patterns: dict[str, Pattern] = {}
         self.work = self.made = 0
 
     def spend(self, steps: int) -> None:
@@ -66,11 +70,12 @@ class Frame:
         """Before a list or a map of so many items. Raises Exhausted."""
         self.make(count * ITEM_CHARS)
 
-    def weigh(self, value: Any) -> None:
-        """Before a value is written out, its parts as often as it mentions them. Raises Exhausted."""
-        waiting, size = [value], 0
+    def weigh(self, value: Any) -> int:
+        """Before a value is written out: how many parts it has, each as often as it is mentioned. Raises Exhausted."""
+        waiting, size, parts = [value], 0, 0
         while waiting:
             each = waiting.pop()
+            parts += 1
             size += ITEM_CHARS
             if isinstance(each, str):
                 size += len(each)
@@ -82,6 +87,7 @@ class Frame:
             if size + len(waiting) * ITEM_CHARS > MADE_MAX:
                 message = f"it gives more than {MADE_MAX} characters, or {MADE_MAX // ITEM_CHARS} items"
                 raise Exhausted(message)
+        return parts
 
 
 def kind(value: Any) -> str:
@@ -112,8 +118,10 @@ def equal(frame: Frame, left: Any, right: Any) -> bool:
             same = one == other
         elif isinstance(one, list) and isinstance(other, list):
             same = len(one) == len(other)
+            frame.spend(len(one))
             waiting += zip(one, other, strict=False) if same else ()
         elif isinstance(one, dict) and isinstance(other, dict):
+            frame.spend(len(one))
             same = one.keys() == other.keys()
             waiting += ((each, other[key]) for key, each in one.items()) if same else ()
         elif is_number(one) and is_number(other):
@@ -123,6 +131,10 @@ def equal(frame: Frame, left: Any, right: Any) -> bool:
         if not same:
             return False
     return True
+
+
+def unequal(frame: Frame, left: Any, right: Any) -> bool:
+    return not equal(frame, left, right)
 
 
 def inside(frame: Frame, item: Any, whole: Any) -> bool:
@@ -135,7 +147,7 @@ def inside(frame: Frame, item: Any, whole: Any) -> bool:
     return any(equal(frame, item, each) for each in whole)
 
 
-def compared(frame: Frame, sign: str, left: Any, right: Any) -> bool:
+def compared(sign: str, frame: Frame, left: Any, right: Any) -> bool:
     """`left sign right` for <, <=, > and >=. Raises Problem."""
     fits = (is_number(left) and is_number(right)) or (type(left) is type(right) and isinstance(left, str | bool))
     if not fits:
@@ -146,7 +158,7 @@ def compared(frame: Frame, sign: str, left: Any, right: Any) -> bool:
     return _ORDERS[sign](left, right)
 
 
-def computed(frame: Frame, sign: str, left: Any, right: Any) -> Any:
+def computed(sign: str, frame: Frame, left: Any, right: Any) -> Any:
     """`left sign right` for +, -, *, / and %. Raises Problem."""
     if sign == "+" and isinstance(left, str | list) and type(left) is type(right):
         (frame.make if isinstance(left, str) else frame.make_items)(len(left) + len(right))
@@ -157,6 +169,15 @@ def computed(frame: Frame, sign: str, left: Any, right: Any) -> Any:
     if isinstance(left, float) or isinstance(right, float):
         return _decimal(sign, as_double(left), as_double(right))
     return as_int(_whole(sign, left, right))
+
+
+OPERATORS: Final[dict[str, Callable[[Frame, Any, Any], Any]]] = {
+    "==": equal,
+    "!=": unequal,
+    "in": inside,
+    **{sign: partial(compared, sign) for sign in _ORDERS},
+    **{sign: partial(computed, sign) for sign in (*_SIMPLE, "/", "%")},
+}
 
 
 def as_int(number: int) -> int:

@@ -21,6 +21,9 @@ _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,19}")
 _INSTRUCTIONS_A_STEP: Final = 64
 """Of a pattern at the characters of a text."""
 
+_STEPS_A_PATTERN: Final = 10_000
+"""A pattern that is refused as too large can take 10 ms until then."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Function:
@@ -100,14 +103,20 @@ def _ends_with(frame: Frame, text: Any, part: Any) -> bool:
 
 
 def _matches(frame: Frame, text: Any, pattern: Any) -> bool:
+    compiled = frame.patterns.get(_text(pattern)) or _compiled(frame, pattern)
+    frame.spend(1 + (1 + len(_text(text))) * compiled.instructions // _INSTRUCTIONS_A_STEP)
     try:
-        compiled = Pattern(_text(pattern))
-        frame.spend(1 + (1 + len(_text(text))) * compiled.instructions // _INSTRUCTIONS_A_STEP)
         return compiled.test(text)
-    except ValueError as error:
-        raise Problem(str(error)) from error
     except PenstockError as error:
         raise Problem(error.message) from error
+
+
+def _compiled(frame: Frame, pattern: str) -> Pattern:
+    frame.spend(_STEPS_A_PATTERN)
+    try:
+        return frame.patterns.setdefault(pattern, Pattern(pattern))
+    except ValueError as error:
+        raise Problem(str(error)) from error
 
 
 def _changed(change: Callable[[str], str]) -> Callable[[Frame, Any], str]:
@@ -172,7 +181,7 @@ def _string(frame: Frame, value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         message = "a number that is not finite is no text"
         raise Problem(message)
-    frame.weigh(value)
+    frame.spend(frame.weigh(value))
     try:
         text = as_text(value)
     except (TypeError, orjson.JSONEncodeError) as error:

@@ -4,19 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from gateway.expressions.arithmetic import (
-    Exhausted,
-    Frame,
-    Problem,
-    as_int,
-    compared,
-    computed,
-    equal,
-    inside,
-    is_number,
-    kind,
-    truth,
-)
+from gateway.expressions.arithmetic import Exhausted, Frame, Problem, as_int, is_number, kind, truth
 
 Function = Callable[..., Any]
 """Takes the frame and the arguments. Raises Problem."""
@@ -145,22 +133,12 @@ class Negative(Node):
 class Binary(Node):
     """`left operator right` of numbers, strings and lists."""
 
-    operator: str
+    apply: Function
     left: Node
     right: Node
 
     def evaluate(self, frame: Frame) -> Any:
-        left, right = self.left.evaluate(frame), self.right.evaluate(frame)
-        match self.operator:
-            case "==":
-                return equal(frame, left, right)
-            case "!=":
-                return not equal(frame, left, right)
-            case "in":
-                return inside(frame, left, right)
-            case "<" | "<=" | ">" | ">=":
-                return compared(frame, self.operator, left, right)
-        return computed(frame, self.operator, left, right)
+        return self.apply(frame, self.left.evaluate(frame), self.right.evaluate(frame))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

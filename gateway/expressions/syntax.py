@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from gateway.expressions.arithmetic import INT_MAX
+from gateway.expressions.arithmetic import INT_MAX, OPERATORS
 from gateway.expressions.functions import FUNCTIONS
 from gateway.expressions.nodes import (
     Binary,
@@ -142,7 +142,7 @@ class _Parser:
             if operator in {"||", "&&"}:
                 left = self._made(Either, left, right, left=left, right=right, decides=operator == "||")
             else:
-                left = self._made(Binary, left, right, left=left, right=right, operator=operator)
+                left = self._made(Binary, left, right, left=left, right=right, apply=OPERATORS[operator])
         return left
 
     def _unary(self) -> Node:
