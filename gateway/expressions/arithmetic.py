@@ -95,6 +95,13 @@ def kind(value: Any) -> str:
     return _KINDS.get(type(value), "null")
 
 
+def shown(value: Any) -> str:
+    """A value as a message shows it. One with parts may have more of them than can be written."""
+    if isinstance(value, list | dict):
+        return f"a {kind(value)}"
+    return repr(value[:80] if isinstance(value, str) else value)
+
+
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.expressions.arithmetic import Frame, Problem, as_double, as_int, equal, is_number, kind
+from gateway.expressions.arithmetic import Frame, Problem, as_double, as_int, equal, is_number, kind, shown
 from gateway.patterns import Pattern
 from gateway.values import as_text
 from penstock.errors import PenstockError
@@ -64,14 +64,14 @@ def _number(value: Any) -> Any:
 
 def _position(value: Any, most: int) -> int:
     if not is_number(value) or value % 1 != 0 or not 0 <= value <= most:
-        message = f"a position from 0 to {most} is needed, not {value!r:.80}"
+        message = f"a position from 0 to {most} is needed, not {shown(value)}"
         raise Problem(message)
     return int(value)
 
 
 def _whole(value: Any) -> int:
     if not is_number(value) or value % 1 != 0:
-        message = f"a whole number is needed, not {value!r:.80}"
+        message = f"a whole number is needed, not {shown(value)}"
         raise Problem(message)
     return int(value)
 
@@ -194,7 +194,7 @@ def _int(frame: Frame, value: Any) -> int:  # noqa: ARG001
     if isinstance(value, str) and _WHOLE.fullmatch(value):
         return as_int(int(value))
     if not is_number(value) or (isinstance(value, float) and not math.isfinite(value)):
-        message = f"int takes a finite number, or a string of digits, not {value!r:.80}"
+        message = f"int takes a finite number, or a string of digits, not {shown(value)}"
         raise Problem(message)
     return as_int(int(value))
 
@@ -203,7 +203,7 @@ def _double(frame: Frame, value: Any) -> float:  # noqa: ARG001
     if isinstance(value, str) and len(value) <= 400 and _DECIMAL.fullmatch(value):
         return float(value)
     if not is_number(value):
-        message = f"double takes a number, or a string that is one, not {value!r:.80}"
+        message = f"double takes a number, or a string that is one, not {shown(value)}"
         raise Problem(message)
     return as_double(value)
 
@@ -213,7 +213,7 @@ def _bool(frame: Frame, value: Any) -> bool:  # noqa: ARG001
         return value
     if value in {"true", "false"} if isinstance(value, str) else False:
         return bool(value == "true")
-    message = f'bool takes a bool, "true" or "false", not {value!r:.80}'
+    message = f'bool takes a bool, "true" or "false", not {shown(value)}'
     raise Problem(message)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from gateway.expressions.arithmetic import Exhausted, Frame, Problem, as_int, is_number, kind, truth
+from gateway.expressions.arithmetic import Exhausted, Frame, Problem, as_int, is_number, kind, shown, truth
 
 Function = Callable[..., Any]
 """Takes the frame and the arguments. Raises Problem."""
@@ -86,7 +86,7 @@ class Index(Node):
         if isinstance(whole, dict) and isinstance(key, str):
             return _part(whole, key)
         if not isinstance(whole, list) or not is_number(key) or key % 1 != 0:
-            message = f"a {kind(whole)} has no [{key!r:.80}]"
+            message = f"a {kind(whole)} has no [{shown(key)}]"
             raise Problem(message)
         if not 0 <= key < len(whole):
             message = f"the list has {len(whole)} items, none at {key}"
@@ -310,5 +310,5 @@ def _part(whole: dict[str, Any], key: str) -> Any:
     try:
         return whole[key]
     except KeyError:
-        message = f"the map has no key {key!r:.80}"
+        message = f"the map has no key {shown(key)}"
         raise Problem(message) from None

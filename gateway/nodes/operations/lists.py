@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from string import punctuation
 from typing import Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gateway.flow_model import InputPort
 from gateway.nodes.operations.base import LIST_ITEMS_MAX, VALUE, Operation, OrDefault, port
@@ -77,7 +77,16 @@ class ArgMax(OrDefault):
         description="With it the value is a JSON array of objects, this is their score's key, and the object is given. Without "
         "it the value is a list of texts, and the input scores a JSON array with a number for each.",
     )
-    default: Any = Field(default=None, description="What to give for an empty list. Left out: the run fails.")
+    default: Any = Field(
+        default=None, description="What to give for an empty list: without key a text. Left out: the run fails."
+    )
+
+    @model_validator(mode="after")
+    def _default_is_of_the_type(self) -> "ArgMax":
+        if self.key is None and not isinstance(self.default, str | None):
+            message = "without key the default is a text"
+            raise ValueError(message)
+        return self
 
     def input_ports(self) -> tuple[InputPort, ...]:
         if self.key is not None:

@@ -315,6 +315,15 @@ def test_hostile_expressions_end_soon_and_make_little(text: str) -> None:
     assert time.thread_time() - begun < 2
 
 
+@pytest.mark.parametrize(
+    "used", ["int(a)", "bool(a)", "double(a)", "'abc'.substring(a)", "list[a]", "order[a]", "{'k': 1}[a]", "range(a)"]
+)
+def test_a_value_with_more_parts_than_can_be_written_is_not_shown(used: str) -> None:
+    doubled = "[1]" + ".map(a, [a, a])" * 55
+    with pytest.raises(FailedPrecondition, match=r"a list|\[a list\]"):
+        said(f"{doubled}.map(a, {used})")
+
+
 def test_passages_and_lists_of_any_edge_are_read() -> None:
     assert said("lists.map(l, l.map(d, d.chunk_id))", lists=((passage(1),), (passage(2), passage(3)))) == [["c1"], ["c2", "c3"]]
 

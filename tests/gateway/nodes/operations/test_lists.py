@@ -1,4 +1,5 @@
 import pytest
+from pydantic import ValidationError
 
 from gateway.nodes.operations import Operation
 from gateway.values import PortType
@@ -54,6 +55,11 @@ def test_what_a_list_does_not_allow_is_an_error(made: Operation, given: list[obj
     with pytest.raises(FailedPrecondition) as caught:
         result(made, *given)
     assert says in caught.value.message
+
+
+def test_the_default_of_argmax_is_of_the_type_that_it_gives() -> None:
+    with pytest.raises(ValidationError, match="the default is a text"):
+        operation("argmax", default={})
 
 
 def test_argmax_takes_texts_and_scores_or_objects_alone() -> None:
