@@ -1,28 +1,35 @@
 """prompt: a template filled with what its variables are connected to."""
 
-from typing import Annotated, Final
+from typing import Final
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from gateway.backends import Backends
 from gateway.execution import Run
 from gateway.flow_model import InputPort, OutputPort, Ports
 from gateway.nodes.spec import Inputs, NodeParams, NodeSpec, Outputs, Pure, Work
-from gateway.nodes.template import Template, checked
+from gateway.nodes.template import SYNTAX_DESCRIPTION, Syntax, Template
 from gateway.values import ANYTHING, PortType, as_text
 
 
 class PromptParams(NodeParams):
     """Parameters of a prompt node."""
 
-    template: Annotated[str, AfterValidator(checked)] = Field(
-        min_length=1,
-        description="The text. {name} is an input port of the node; {{ and }} are braces. Passages are numbered from [1].",
+    syntax: Syntax = Field(default="f-string", description=SYNTAX_DESCRIPTION)
+    template: str = Field(
+        min_length=1, description="The text. Its variables are input ports of the node. Passages are numbered from [1]."
     )
+
+    @field_validator("template")
+    @classmethod
+    def _is_template(cls, text: str, info: ValidationInfo) -> str:
+        if "syntax" in info.data:  # Else the syntax is at fault.
+            Template(text, info.data["syntax"])
+        return text
 
 
 def _ports(params: PromptParams) -> Ports:
-    variables = Template(params.template).variables
+    variables = Template(params.template, params.syntax).variables
     return Ports(
         inputs=tuple(InputPort(name=name, accepts=ANYTHING, variable=True) for name in variables),
         outputs=(OutputPort(name="text", type=PortType.TEXT),),
@@ -30,7 +37,7 @@ def _ports(params: PromptParams) -> Ports:
 
 
 def _work(params: PromptParams, node_id: str, backends: Backends) -> Work:  # noqa: ARG001  # It calls nobody.
-    template = Template(params.template)
+    template = Template(params.template, params.syntax)
 
     def fill(inputs: Inputs, run: Run) -> Outputs:  # noqa: ARG001  # It needs nothing of the run.
         return {"text": template.render({name: as_text(value) for name, value in inputs.items()})}

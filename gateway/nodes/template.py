@@ -1,13 +1,25 @@
-"""Prompt templates: {variable} is a value, {{ and }} are braces. Parsed once, when the flow is compiled."""
+"""Prompt templates, parsed once, when the flow is compiled.
+
+f-string        {variable} is a value, {{ and }} are braces
+double-brace    {{variable}} is a value, { and } are braces, as is a }} that ends none
+"""
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Literal
 
 from gateway.values import bounded_join
 
-_PIECES: Final = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]{0,63})\}|[{}]")
+Syntax = Literal["f-string", "double-brace"]
+SYNTAX_DESCRIPTION: Final = (
+    "How a variable is written: {name}, with {{ and }} for braces, or {{name}}, with braces as they are."
+)
 
+_NAME: Final = r"([A-Za-z_][A-Za-z0-9_]{0,63})"
+_PIECES: Final[dict[Syntax, re.Pattern[str]]] = {
+    "f-string": re.compile(r"\{\{|\}\}|\{" + _NAME + r"\}|[{}]"),
+    "double-brace": re.compile(r"\{\{[ \t]*" + _NAME + r"[ \t]*\}\}|\{\{"),
+}
 
 VARIABLES_MAX: Final = 64
 
@@ -17,9 +29,9 @@ class Template:
 
     __slots__ = ("_literals", "_names", "variables")
 
-    def __init__(self, text: str) -> None:
-        """Raises ValueError where a brace is neither a variable's nor doubled, and for more than VARIABLES_MAX variables."""
-        self._literals, self._names = _split(text)
+    def __init__(self, text: str, syntax: Syntax = "f-string") -> None:
+        """Raises ValueError for braces that the syntax gives no meaning, and for more than VARIABLES_MAX variables."""
+        self._literals, self._names = _split(text, syntax)
         self.variables = tuple(dict.fromkeys(self._names))
         if len(self.variables) > VARIABLES_MAX:
             message = f"{len(self.variables)} variables; at most {VARIABLES_MAX}"
@@ -33,23 +45,26 @@ class Template:
         return bounded_join(parts, "")
 
 
-def _split(text: str) -> tuple[list[str], list[str]]:
+def _split(text: str, syntax: Syntax) -> tuple[list[str], list[str]]:
     literals, names, literal, end = [], [], "", 0
-    for match in _PIECES.finditer(text):
+    for match in _PIECES[syntax].finditer(text):
         literal += text[end : match.start()]
         end = match.end()
         if match[1]:
             literals.append(literal)
             names.append(match[1])
             literal = ""
-        elif match[0] in {"{{", "}}"}:
+        elif syntax == "f-string" and match[0] in {"{{", "}}"}:
             literal += match[0][0]
         else:
-            message = (
-                f"a lone {match[0]} at character {match.start() + 1}: write {{{{ or }}}} for a brace, {{name}} for a variable"
-            )
-            raise ValueError(message)
+            raise ValueError(_unclear(match[0], match.start(), syntax))
     return [*literals, literal + text[end:]], names
+
+
+def _unclear(found: str, place: int, syntax: Syntax) -> str:
+    if syntax == "f-string":
+        return f"a lone {found} at character {place + 1}: write {{{{ or }}}} for a brace, {{name}} for a variable"
+    return f"{{{{ at character {place + 1} begins no variable: write {{{{name}}}}, of letters, digits and underscores"
 
 
 def checked(text: str) -> str:
