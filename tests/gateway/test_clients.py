@@ -150,7 +150,7 @@ WRITTEN = {
         {"role": "ROLE_SYSTEM", "content": "Be kind."},
         {"role": "ROLE_USER", "content": "Hi"},
         {"role": "ROLE_ASSISTANT", "content": "Hello."},
-        {"role": "ROLE_USER", "content": "42"},
+        {"role": "ROLE_USER", "content": "<tool_response>\n42\n</tool_response>"},
         {"role": "ROLE_USER", "content": "Why?"},
     ],
     "sampling": {
