@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Final
 
@@ -51,7 +51,7 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings.database_url, settings.data_dir))
         retrieval = await stack.enter_async_context(_channel(settings.retrieval_target, settings, provider))
-        generator = await stack.enter_async_context(_generator(settings, assembly.telemetry))
+        generation = await stack.enter_async_context(_generation(settings, assembly.telemetry))
         sessions = await stack.enter_async_context(_sessions(settings))
         databases = await stack.enter_async_context(_databases(settings))
         web = await stack.enter_async_context(_web(settings))
@@ -59,7 +59,9 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
         compiler = Compiler(
             backends=Backends(
                 retriever=GrpcRetriever(retrieval, timeout_s=settings.retrieval_timeout_s),
-                generator=generator,
+                generator=generation[settings.generation_target],
+                embedder=generation[settings.generation_embed_target or settings.generation_target],
+                reranker=generation[settings.generation_rerank_target or settings.generation_target],
                 sessions=sessions,
                 subflows=subflows,
                 databases=databases,
@@ -101,7 +103,22 @@ def _web(settings: GatewaySettings) -> AbstractAsyncContextManager[HttpWeb]:
     return open_web(parse_hosts(settings.http_hosts), os.environ, limits)
 
 
-def _generator(settings: GatewaySettings, telemetry: Telemetry) -> AbstractAsyncContextManager[ReplicatedGenerator]:
+@asynccontextmanager
+async def _generation(settings: GatewaySettings, telemetry: Telemetry) -> AsyncIterator[Mapping[str, ReplicatedGenerator]]:
+    """The replicas of each target: a process of generation has one model, so those that embed or rerank may be others."""
+    named = (settings.generation_target, settings.generation_embed_target, settings.generation_rerank_target)
+    async with AsyncExitStack() as stack:
+        statistics = Statistics(telemetry.meter("gateway"))
+        yield {
+            target: await stack.enter_async_context(_replicated(target, settings, telemetry, statistics))
+            for target in dict.fromkeys(named)
+            if target
+        }
+
+
+def _replicated(
+    target: str, settings: GatewaySettings, telemetry: Telemetry, statistics: Statistics
+) -> AbstractAsyncContextManager[ReplicatedGenerator]:
     def connect(address: str) -> GrpcGenerator:
         # What fails is tried on another replica, and not by gRPC on the same one. Only a model is shared out by tenants.
         channel = _channel(address, settings, telemetry.tracer_provider, retries=False, tenant=_tenant)
@@ -113,8 +130,7 @@ def _generator(settings: GatewaySettings, telemetry: Telemetry) -> AbstractAsync
         report_interval_s=settings.generation_report_interval_s,
         close_grace_s=settings.generation_timeout_s,
     )
-    statistics = Statistics(telemetry.meter("gateway"))
-    return replicated(parse_target(settings.generation_target), connect, limits=limits, statistics=statistics)
+    return replicated(parse_target(target), connect, limits=limits, statistics=statistics)
 
 
 def _sessions(settings: GatewaySettings) -> AbstractAsyncContextManager[Sessions]:

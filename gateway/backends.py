@@ -122,14 +122,104 @@ class Answer:
     alternatives: tuple[Alternative, ...] = ()
 
 
-class Retriever(Protocol):
-    """Finds passages."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fusion:
+    """How a hybrid search makes one ranking of two. None: the service's default."""
 
-    async def search(self, collection: str, query: str, top_k: int) -> tuple[Document, ...]:
-        """The `top_k` passages nearest to `query`, nearest first; fewer where the collection holds fewer.
+    method: Literal["convex", "reciprocal_rank"] = "convex"
+    dense_weight: float | None = None
+    rrf_k: int | None = None
+    candidates: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diversity:
+    """Asks for passages that differ from one another. None: the service's default."""
+
+    relevance_weight: float | None = None
+    candidates: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reranking:
+    """Asks the retrieval service to rerank. An empty model is its only one."""
+
+    model: str = ""
+    candidates: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchRequest:
+    """One search, by a text, a vector, or both. `collection` is its name alone; None: the service's default.
+
+    `filter` is in the flow language's spelling, every value in its place: {"equals": {"field": "lang", "value": "en"}}.
+    """
+
+    collection: str
+    text: str | None = None
+    vector: tuple[float, ...] | None = None
+    top_k: int = 4
+    mode: Literal["dense", "lexical", "hybrid"] = "dense"
+    filter: Mapping[str, Any] | None = None
+    fusion: Fusion | None = None
+    score_min: float | None = None
+    diversity: Diversity | None = None
+    hits_per_document_max: int | None = None
+    reranking: Reranking | None = None
+    ef_search: int | None = None
+    nprobe: int | None = None
+    exact: bool = False
+    fields: tuple[str, ...] = ()
+
+
+Purpose = Literal["query", "document"]
+"""What a text is to a model that treats questions and passages differently."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vectors:
+    """A vector for each text, in their order."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    input_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """A score for each document, in their order; the larger, the better."""
+
+    scores: tuple[float, ...]
+    input_tokens: int
+
+
+class Retriever(Protocol):
+    """Finds passages, and embeds texts as it does for its collections."""
+
+    async def search(self, request: SearchRequest) -> tuple[Document, ...]:
+        """The best `top_k` passages, best first; fewer where there are fewer.
 
         Raises what the service raises (CollectionNotFound, EmptyText, TopKOutOfRange ...), and BackendUnavailable.
         """
+        ...
+
+    async def embed(self, model: str, texts: Sequence[str], purpose: Purpose) -> Vectors:
+        """The vectors of 1 to 1000 texts; an empty `model` is the service's default. Raises as `search` does."""
+        ...
+
+
+class Embedder(Protocol):
+    """Embeds texts with a model of the generation service."""
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
+        """The vectors of 1 to 256 texts. Raises what the service raises (UnsupportedFeature ...), and BackendUnavailable."""
+        ...
+
+
+class Reranker(Protocol):
+    """Scores documents with a model of the generation service that reads query and document together."""
+
+    async def rerank(self, model: str, query: str, documents: Sequence[str]) -> Scores:
+        """The scores of 1 to 256 documents. Raises as `Embedder.embed` does."""
         ...
 
 
@@ -240,6 +330,8 @@ class Backends:
 
     retriever: Retriever
     generator: Generator
+    embedder: Embedder
+    reranker: Reranker
     sessions: Sessions
     subflows: Subflows
     databases: Databases

@@ -1,23 +1,23 @@
-"""The backends over gRPC. The only place in the gateway that knows the retrieval and generation protos.
+"""The backends over gRPC. With their messages (generation_messages, retrieval_messages) the only place that knows those protos.
 
 Errors of the services pass through with their reason and message; `service` is added to their metadata here, the node by the
 scheduler.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 import grpc
 
-from gateway.backends import Answer, Delta, Finish, GenerateRequest
+from gateway.backends import Answer, Delta, Finish, GenerateRequest, Purpose, Scores, SearchRequest, Vectors
 from gateway.generation_messages import answer, delta, finish, written
 from gateway.replicas.replica import ReportedLoad
-from gateway.structs import from_struct
+from gateway.retrieval_messages import document, embed_message, search_message, unpacked, vectors
 from gateway.values import Document
 from penstock.channel import rpc_errors
 from penstock.deadline import remaining_s
 from penstock.generation.v1 import generation_pb2, generation_pb2_grpc
-from penstock.retrieval.v1 import retrieval_pb2, retrieval_pb2_grpc
+from penstock.retrieval.v1 import retrieval_pb2_grpc
 from penstock.wire import from_status
 
 RETRIEVAL: Final = "retrieval"
@@ -33,11 +33,15 @@ class GrpcRetriever:
         self._stub = retrieval_pb2_grpc.RetrievalServiceStub(channel)  # type: ignore[no-untyped-call]  # Generated.
         self._timeout_s = timeout_s
 
-    async def search(self, collection: str, query: str, top_k: int) -> tuple[Document, ...]:
-        request = retrieval_pb2.SearchRequest(collection=f"collections/{collection}", text=query, top_k=top_k)
+    async def search(self, request: SearchRequest) -> tuple[Document, ...]:
         with rpc_errors(RETRIEVAL):
-            response = await self._stub.Search(request, timeout=remaining_s(self._timeout_s))
-        return tuple(_document(hit) for hit in response.hits)
+            response = await self._stub.Search(search_message(request), timeout=remaining_s(self._timeout_s))
+        return tuple(map(document, response.hits))
+
+    async def embed(self, model: str, texts: Sequence[str], purpose: Purpose) -> Vectors:
+        with rpc_errors(RETRIEVAL):
+            response = await self._stub.Embed(embed_message(model, texts, purpose), timeout=remaining_s(self._timeout_s))
+        return vectors(response)
 
 
 class GrpcGenerator:
@@ -70,6 +74,19 @@ class GrpcGenerator:
             finally:
                 call.cancel()  # Does nothing to a call that has ended.
 
+    async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
+        message = generation_pb2.EmbedRequest(model=f"models/{model}", texts=texts)
+        with rpc_errors(GENERATION):
+            response = await self._stub.Embed(message, timeout=remaining_s(self._timeout_s))
+        made = tuple(unpacked(vector.values) for vector in response.vectors)
+        return Vectors(vectors=made, input_tokens=response.usage.input_tokens)
+
+    async def rerank(self, model: str, query: str, documents: Sequence[str]) -> Scores:
+        message = generation_pb2.RerankRequest(model=f"models/{model}", query=query, documents=documents)
+        with rpc_errors(GENERATION):
+            response = await self._stub.Rerank(message, timeout=remaining_s(self._timeout_s))
+        return Scores(scores=tuple(response.scores), input_tokens=response.usage.input_tokens)
+
     async def load(self) -> ReportedLoad:
         """What the replica works on."""
         with rpc_errors(GENERATION):
@@ -89,14 +106,3 @@ class GrpcGenerator:
     async def close(self, grace_s: float | None = None) -> None:
         """Closes the channel once the calls in flight have ended, or are cancelled after `grace_s` (None: at once)."""
         await self._channel.close(grace_s)
-
-
-def _document(hit: retrieval_pb2.Hit) -> Document:
-    chunk = hit.chunk
-    return Document(
-        chunk_id=chunk.id,
-        document_id=chunk.document_id,
-        text=chunk.text,
-        score=hit.score,
-        metadata=from_struct(chunk.metadata),
-    )

@@ -21,8 +21,7 @@ _ROLES: Final = {
     "system": pb.ROLE_SYSTEM,
     "user": pb.ROLE_USER,
     "assistant": pb.ROLE_ASSISTANT,
-    # Chat templates here know three roles; what a tool gave is said to the model from outside.
-    "tool": pb.ROLE_USER,
+    "tool": pb.ROLE_USER,  # The service knows three roles.
 }
 _REASONS: Final = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
 _OPTIONAL: Final = tuple(name for name in Sampling.__dataclass_fields__ if name != "stop")
@@ -89,7 +88,9 @@ def _messages(request: GenerateRequest) -> list[pb.Message]:
 
 
 def _message(turn: ChatMessage) -> pb.Message:
-    return pb.Message(role=_ROLES[turn.role], content=turn.content)
+    """What a tool gave is marked as such, in the form in which models that call tools know it (see nodes/calling.py)."""
+    content = f"<tool_response>\n{turn.content}\n</tool_response>" if turn.role == "tool" else turn.content
+    return pb.Message(role=_ROLES[turn.role], content=content)
 
 
 def _write_sampling(sampling: Sampling, message: pb.Sampling) -> None:

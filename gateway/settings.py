@@ -18,6 +18,10 @@ def _target(text: str) -> str:
     return text
 
 
+def _target_or_none(text: str) -> str:
+    return _target(text) if text else text
+
+
 def _redis_url(url: SecretStr) -> SecretStr:
     if url.get_secret_value() and not url.get_secret_value().startswith(REDIS_SCHEMES):
         message = f"not the URL of a Redis: it begins with {', '.join(REDIS_SCHEMES)}"
@@ -42,6 +46,12 @@ class GatewaySettings(ServiceSettings):
         default="dns:///localhost:50052",
         description="The generation service: dns:///host:port, where the name has an address for each replica (a headless "
         "Service), or the replicas' addresses with commas between them.",
+    )
+    generation_rerank_target: Annotated[str, AfterValidator(_target_or_none)] = Field(
+        default="", description="The replicas of generation whose model reranks, likewise. Empty: those of generation_target."
+    )
+    generation_embed_target: Annotated[str, AfterValidator(_target_or_none)] = Field(
+        default="", description="The replicas of generation whose model embeds, likewise. Empty: those of generation_target."
     )
     generation_load_factor: float = Field(
         default=1.25,

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from gateway.nodes.calculator import CALCULATOR
+from gateway.nodes.embed import EMBED
 from gateway.nodes.flow import FLOW
 from gateway.nodes.generate import GENERATE
 from gateway.nodes.history import HISTORY
@@ -13,6 +14,7 @@ from gateway.nodes.loop import LOOP
 from gateway.nodes.map import MAP
 from gateway.nodes.output import OUTPUT
 from gateway.nodes.prompt import PROMPT
+from gateway.nodes.rerank import RERANK
 from gateway.nodes.retrieve import RETRIEVE
 from gateway.nodes.spec import BodySpec, NodeSpec
 from gateway.nodes.sql import SQL
@@ -23,6 +25,8 @@ NODE_TYPES: Final[dict[str, NodeSpec[Any] | BodySpec[Any]]] = {
     "input": INPUT,
     "prompt": PROMPT,
     "retrieve": RETRIEVE,
+    "rerank": RERANK,
+    "embed": EMBED,
     "generate": GENERATE,
     "history": HISTORY,
     "transform": TRANSFORM,

@@ -20,9 +20,10 @@ from gateway.backends import (
     Sessions,
     TokenLogprob,
 )
-from gateway.execution import ChatMessage, Run, Token
+from gateway.execution import ChatMessage, Run, Token, Tool, ToolCall
 from gateway.faults import Faults, checked, quoted, suggestion
 from gateway.flow_model import InputPort, OutputPort, Overridable, Ports
+from gateway.nodes import calling
 from gateway.nodes.generate_params import JSON_FORMS, MESSAGES_MAX, GenerateParams, SamplingParams
 from gateway.nodes.spec import Effect, Inputs, NodeSpec, Outputs, Work
 from gateway.nodes.turns import as_turns, turns_before
@@ -42,6 +43,7 @@ _GIVEN: Final = (
 )
 _LOGPROBS: Final = OutputPort(name="logprobs", type=PortType.JSON)
 _JSON: Final = OutputPort(name="json", type=PortType.JSON)
+_CALLS: Final = OutputPort(name="tool_calls", type=PortType.JSON)
 
 
 def caller_sampling(given: Mapping[str, Any], allowed: Overridable) -> Mapping[str, Any]:
@@ -71,21 +73,31 @@ class _Asking:
     sessions: Sessions
 
     async def answer(self, inputs: Inputs, run: Run) -> Outputs:
-        request = await self._request(inputs, run)
+        tools = run.call.tools if self.params.tools == "caller" else ()
+        request = await self._request(inputs, run, tools)
         run.meter.ask_model()
-        made = await (self.generator.generate(request) if run.emit is None else self._stream(request, run))
+        made = await (self.generator.generate(request) if run.emit is None else self._stream(request, run, tools))
         finish = made.finish
         run.meter.answered(finish.input_tokens, finish.output_tokens, finish.cached_tokens)
-        run.root.finish_reason = finish.reason
-        return self._outputs(made)
+        calls: tuple[ToolCall, ...] = ()
+        if tools:
+            made, calls = _with_calls(made, tools)
+            run.tool_calls.extend(calls)
+        run.root.finish_reason = made.finish.reason
+        return self._outputs(made, calls)
 
-    async def _request(self, inputs: Inputs, run: Run) -> GenerateRequest:
+    async def _request(self, inputs: Inputs, run: Run, tools: tuple[Tool, ...]) -> GenerateRequest:
         own, call = self.own, run.call
         sampling, form = self._chosen(call.sampling) if call.sampling else (own.sampling, own.form)
+        system = inputs.get("system", own.system)
+        if tools:
+            if form is not None:
+                raise InvalidArgument("an answer in a form cannot call tools: give structured_output or tools, not both")
+            system = f"{system}\n\n{calling.told(tools)}".lstrip()
         return GenerateRequest(
             model=own.model,
             prompt=inputs["prompt"],
-            system=inputs.get("system", own.system),
+            system=system,
             messages=await self._turns(inputs, run),
             raw=own.raw,
             session=call.session,
@@ -110,18 +122,23 @@ class _Asking:
         turns = await turns_before(run, self.sessions, self.params.history_max) if self.params.history else ()
         return turns + as_turns(inputs["messages"], MESSAGES_MAX) if "messages" in inputs else turns
 
-    async def _stream(self, request: GenerateRequest, run: Run) -> Answer:
+    async def _stream(self, request: GenerateRequest, run: Run, tools: tuple[Tool, ...]) -> Answer:
         emit = run.emit
         assert emit is not None  # noqa: S101  # The caller has looked; this tells mypy.
-        made = _Made()
+        made, holdback = _Made(), calling.Holdback() if tools else None
         async with aclosing(self.generator.stream(request)) as parts:
             async for part in parts:  # To the very end: a call that is left before its status counts as cancelled.
                 made.add(part)
-                if isinstance(part, Delta) and part.text and part.index == 0:
-                    await emit(Token(node_id=self.node_id, text=part.text))
-        return made.answer()
+                if isinstance(part, Delta) and part.index == 0:
+                    text = part.text if holdback is None else holdback.let_through(part.text)
+                    if text:
+                        await emit(Token(node_id=self.node_id, text=text))
+        answer = made.answer()
+        if holdback is not None and (rest := calling.found(answer.text, tools).text[holdback.passed :]):
+            await emit(Token(node_id=self.node_id, text=rest))
+        return answer
 
-    def _outputs(self, made: Answer) -> Outputs:
+    def _outputs(self, made: Answer, calls: tuple[ToolCall, ...]) -> Outputs:
         params, finish = self.params, made.finish
         outputs: dict[str, Any] = {
             "text": made.text,
@@ -131,6 +148,8 @@ class _Asking:
         }
         if params.logprobs is not None:
             outputs["logprobs"] = [_token(each) for each in made.logprobs]
+        if params.tools == "caller":
+            outputs["tool_calls"] = [{"name": call.name, "arguments": orjson.loads(call.arguments)} for call in calls]
         if _gives_json(params):
             outputs["json"] = _parsed(made)
         return outputs
@@ -169,8 +188,16 @@ class _Made:
         return bounded_join(self._texts[index], "")
 
 
+def _with_calls(made: Answer, tools: tuple[Tool, ...]) -> tuple[Answer, tuple[ToolCall, ...]]:
+    """An answer without the calls in its text, and those calls."""
+    found = calling.found(made.text, tools)
+    if not found.calls:
+        return made, ()
+    return replace(made, text=found.text, finish=replace(made.finish, reason="tool_calls")), found.calls
+
+
 def _ports(params: GenerateParams) -> Ports:
-    asked = ((_LOGPROBS, params.logprobs is not None), (_JSON, _gives_json(params)))
+    asked = ((_LOGPROBS, params.logprobs is not None), (_JSON, _gives_json(params)), (_CALLS, params.tools == "caller"))
     return Ports(
         inputs=(_PROMPT,) if params.raw else (_PROMPT, *_AROUND),
         outputs=_GIVEN + tuple(port for port, is_given in asked if is_given),

@@ -1,7 +1,7 @@
 """What a generate node can be told: everything that the generation service can be asked for."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -184,6 +184,11 @@ class GenerateParams(SamplingParams):
     logprobs: LogprobParams | None = Field(
         default=None, description="Gives the logarithms of the probabilities of the first answer's tokens as logprobs."
     )
+    tools: Literal["none", "caller"] = Field(
+        default="none",
+        description="caller: the model is told of the tools that a run is given, and may answer with calls of them. For models "
+        "that know the form <tool_call>.",
+    )
     adapter: Annotated[str, AfterValidator(_short)] = Field(default="", description="The LoRA adapter to answer with.")
     priority: int = Field(
         default=0, ge=-100, le=100, description="Which requests of a tenant go first when some wait: larger before smaller."
@@ -200,6 +205,9 @@ class GenerateParams(SamplingParams):
     def _goes_together(self) -> "GenerateParams":
         if self.raw and (self.system or self.history):
             message = "a raw prompt stands alone: leave out system and history, or raw"
+            raise ValueError(message)
+        if self.tools == "caller" and (self.raw or self.n > 1 or self.structured_output is not None):
+            message = "a model that may call tools answers once, in any form: leave out raw, n and structured_output"
             raise ValueError(message)
         if self.n > 1 and self.temperature == 0:
             message = f"n is {self.n} with a temperature of 0, by which all answers would be the same"

@@ -1,10 +1,10 @@
-"""The Generator over all replicas."""
+"""The Generator, Embedder and Reranker over all replicas."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
-from gateway.backends import Answer, Delta, Finish, GenerateRequest
+from gateway.backends import Answer, Delta, Finish, GenerateRequest, Scores, Vectors
 from gateway.replicas.attempts import Attempts
 from gateway.replicas.pool import Connect, Replicas
 from gateway.replicas.prefixes import Prefix
@@ -55,6 +55,23 @@ class ReplicatedGenerator:
                     attempts.answered()
                     yield part
                 return
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
+        attempts = Attempts(self._replicas, _nothing_shared)
+        while True:
+            async with attempts as node:
+                return await node.embed(model, texts)
+
+    async def rerank(self, model: str, query: str, documents: Sequence[str]) -> Scores:
+        attempts = Attempts(self._replicas, _nothing_shared)
+        while True:
+            async with attempts as node:
+                return await node.rerank(model, query, documents)
+
+
+def _nothing_shared() -> Prefix:
+    """A pooling model caches no beginnings: its calls go to whoever has least to do."""
+    return Prefix("")
 
 
 def _prefix(request: GenerateRequest) -> Prefix:

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from gateway.backends import Generator
+from gateway.backends import Embedder, Generator, Reranker
 from gateway.replicas.prefixes import PrefixTable
 from penstock.probation import Probation
 
@@ -44,8 +44,8 @@ class ReportedLoad:
     waiting_max: int
 
 
-class ReplicaNode(Generator, Protocol):
-    """A Generator that is one replica."""
+class ReplicaNode(Generator, Embedder, Reranker, Protocol):
+    """One replica of the generation service, whichever kind of model it has."""
 
     async def load(self) -> ReportedLoad:
         """What it works on. Raises what calls raise, DeadlineExceeded within a second."""

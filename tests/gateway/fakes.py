@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +16,11 @@ from gateway.backends import (
     Finish,
     GenerateRequest,
     Scalar,
+    Scores,
+    SearchRequest,
     SqlQuery,
     Table,
+    Vectors,
     WebAnswer,
     WebRequest,
 )  # fmt: skip
@@ -48,19 +51,26 @@ class FakeRetriever:
 
     def __init__(self) -> None:
         self.documents = (passage(1), passage(2))
-        self.calls: list[tuple[str, str, int]] = []
+        self.calls: list[tuple[str, str | None, int]] = []
+        self.searches: list[SearchRequest] = []
+        self.embedded: list[tuple[str, tuple[str, ...], str]] = []
         self.before: Callable[[str], Any] | None = None
         self.cancelled = asyncio.Event()
 
-    async def search(self, collection: str, query: str, top_k: int) -> tuple[Document, ...]:
-        self.calls.append((collection, query, top_k))
+    async def search(self, request: SearchRequest) -> tuple[Document, ...]:
+        self.calls.append((request.collection, request.text, request.top_k))
+        self.searches.append(request)
         try:
             if self.before is not None:
-                await self.before(collection)
+                await self.before(request.collection)
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
-        return self.documents[:top_k]
+        return self.documents[: request.top_k]
+
+    async def embed(self, model: str, texts: Sequence[str], purpose: str) -> Vectors:
+        self.embedded.append((model, tuple(texts), purpose))
+        return Vectors(vectors=tuple((float(len(text)), 0.5) for text in texts), input_tokens=len(texts))
 
 
 class FakeGenerator:
@@ -149,6 +159,22 @@ class FakeWeb:
         return self.secrets[name]
 
 
+class FakePooling:
+    """Embeds and scores by the lengths of texts."""
+
+    def __init__(self) -> None:
+        self.embedded: list[tuple[str, tuple[str, ...]]] = []
+        self.reranked: list[tuple[str, str, tuple[str, ...]]] = []
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
+        self.embedded.append((model, tuple(texts)))
+        return Vectors(vectors=tuple((float(len(text)), 0.25) for text in texts), input_tokens=len(texts))
+
+    async def rerank(self, model: str, query: str, documents: Sequence[str]) -> Scores:
+        self.reranked.append((model, query, tuple(documents)))
+        return Scores(scores=tuple(float(len(text)) for text in documents), input_tokens=2 * len(documents))
+
+
 class MemoryFlowStore:
     """The FlowStore in a dict."""
 
@@ -199,6 +225,7 @@ class World:
     ) -> None:
         self.retriever = FakeRetriever()
         self.generator = FakeGenerator()
+        self.pooling = FakePooling()
         self.sessions = MemorySessions()
         self.subflows = FakeSubflows(self)
         self.databases = FakeDatabases()
@@ -211,6 +238,8 @@ class World:
                 subflows=self.subflows,
                 databases=self.databases,
                 web=self.web,
+                embedder=self.pooling,
+                reranker=self.pooling,
             ),
             tracer=(provider or UNSAMPLED).get_tracer("test"),
             limits=limits or RunLimits(),

@@ -8,7 +8,7 @@ import pytest
 from penstock.errors import BudgetExceeded
 from penstock.flow.v1 import flow_pb2 as pb
 from tests.gateway.fakes import document, node
-from tests.gateway.test_service import serving
+from tests.gateway.serving import serving
 
 TWICE = document(
     node("question", "input"), node("docs", "retrieve", collection="squad"), node("prompt", "prompt", template="{docs}"),

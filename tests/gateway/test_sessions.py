@@ -24,7 +24,7 @@ from penstock.deadline import within
 from penstock.errors import BackendUnavailable
 from penstock.flow.v1 import flow_pb2 as pb
 from tests.gateway.fakes import document, node
-from tests.gateway.test_service import Stack, serving
+from tests.gateway.serving import Stack, serving
 
 
 def said(*contents: str, role: str = "user") -> list[ChatMessage]:

@@ -1,11 +1,11 @@
 """Replicas that do what each test needs."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from opentelemetry.metrics import NoOpMeterProvider
 
-from gateway.backends import Answer, Delta, Finish, GenerateRequest
+from gateway.backends import Answer, Delta, Finish, GenerateRequest, Scores, Vectors
 from gateway.replicas.pool import Replicas
 from gateway.replicas.prefixes import Prefix
 from gateway.replicas.replica import Replica, ReplicaLimits, ReportedLoad
@@ -23,6 +23,7 @@ class FakeNode:
 
     def __init__(self) -> None:
         self.requests: list[GenerateRequest] = []
+        self.pooled: list[tuple[str, ...]] = []
         self.error: PenstockError | None = None
         self.tokens_before = 0
         self.before: Callable[[], Awaitable[object]] | None = None
@@ -48,6 +49,21 @@ class FakeNode:
                 raise self.error
             yield Delta(text=text)
         yield FINISH
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Vectors:
+        await self._pool(texts)
+        return Vectors(vectors=tuple((float(len(text)),) for text in texts), input_tokens=1)
+
+    async def rerank(self, model: str, query: str, documents: Sequence[str]) -> Scores:
+        await self._pool(documents)
+        return Scores(scores=tuple(float(len(text)) for text in documents), input_tokens=1)
+
+    async def _pool(self, texts: Sequence[str]) -> None:
+        self.pooled.append(tuple(texts))
+        if self.before is not None:
+            await self.before()
+        if self.error is not None:
+            raise self.error
 
     async def load(self) -> ReportedLoad:
         self.load_count += 1

@@ -1,8 +1,10 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from gateway.backends import Delta, GenerateRequest
+from gateway.execution import ChatMessage
 from gateway.replicas.generator import ReplicatedGenerator
 from gateway.replicas.pool import Replicas
 from gateway.replicas.replica import Replica, ReplicaLimits, ReportedLoad
@@ -171,3 +173,27 @@ async def test_tenants_do_not_follow_each_others_prompts() -> None:
         identity.assume(before)
     assert sum(len(replica.prefixes) > 0 for replica in replicas.all()) == 1, "the place is the text's"
     assert len({link for replica in replicas.all() for link in replica.prefixes._links}) > 23, "what is cached is not"
+
+
+async def test_vectors_and_scores_come_from_whoever_is_there() -> None:
+    replicas = pool(2)
+    generator = ReplicatedGenerator(replicas)
+    first, second = nodes(replicas)
+    first.error = NotReady("draining")
+    assert (await generator.embed("m", ("a", "bb"))).vectors == ((1.0,), (2.0,))
+    assert (await generator.rerank("m", "q", ("a", "bb"))).scores == (1.0, 2.0)
+    assert second.pooled == [("a", "bb"), ("a", "bb")]
+    second.error = InvalidArgument("too long")
+    with pytest.raises(InvalidArgument):
+        await generator.rerank("m", "q", ("a",))
+
+
+async def test_adapters_and_salts_do_not_follow_each_others_prompts_and_turns_count_as_the_prompts_beginning() -> None:
+    replicas, generator, _ = await primed(16)
+    turns = (ChatMessage(role="user", content=rag(2)),)
+    for change in ({"adapter": "poet"}, {"cache_salt": "team"}, {"messages": turns}):
+        known = {id(replica): len(replica.prefixes) for replica in replicas.all()}
+        for _ in range(3):
+            await generator.generate(replace(REQUEST, **change))
+        grown = [replica for replica in replicas.all() if len(replica.prefixes) > known[id(replica)]]
+        assert len(grown) == 1, "the beginning was new once, and known after that"
