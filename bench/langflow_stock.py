@@ -55,11 +55,18 @@ def names(source: bytes) -> Iterator[str]:
                 if isinstance(statement, ast.Assign | ast.AnnAssign) and isinstance(statement.value, ast.Constant)
             }
             if "display_name" in written or "name" in written:
-                yield written["name"] if isinstance(written.get("name"), str) else node.name
+                name = written.get("name")
+                yield name if isinstance(name, str) else node.name
 
 
 def targets(statement: ast.stmt) -> list[ast.Name]:
-    found = statement.targets if isinstance(statement, ast.Assign) else [statement.target] if isinstance(statement, ast.AnnAssign) else []
+    found = (
+        statement.targets
+        if isinstance(statement, ast.Assign)
+        else [statement.target]
+        if isinstance(statement, ast.AnnAssign)
+        else []
+    )
     return [target for target in found if isinstance(target, ast.Name)]
 
 

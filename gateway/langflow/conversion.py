@@ -20,7 +20,7 @@ from gateway.langflow.export import Component, Export, load, read
 from gateway.langflow.handles import Ends
 from gateway.langflow.looping import ITEM, Body, closed, listed
 from gateway.langflow.origin import origin
-from gateway.langflow.place import Entry, Options, Place
+from gateway.langflow.place import DEFAULTS, Entry, Options, Place
 from gateway.langflow.rules import RULES
 from gateway.langflow.rules.agents import TOOLS
 from gateway.langflow.selection import OUTPUTS, Selection, selected
@@ -42,7 +42,7 @@ class Imported:
     lines: tuple[Line, ...]
 
 
-def convert(text: str | bytes, options: Options = Options()) -> Imported:
+def convert(text: str | bytes, options: Options = DEFAULTS) -> Imported:
     """The document that an export becomes. Raises InvalidFlow with its faults."""
     imported, faults = attempt(text, options)
     if imported is None:
@@ -50,7 +50,7 @@ def convert(text: str | bytes, options: Options = Options()) -> Imported:
     return imported
 
 
-def attempt(text: str | bytes, options: Options = Options()) -> tuple[Imported | None, tuple[Violation, ...]]:
+def attempt(text: str | bytes, options: Options = DEFAULTS) -> tuple[Imported | None, tuple[Violation, ...]]:
     """The document, or every fault of the export."""
     faults = Faults()
     value = load(text, faults)
@@ -93,14 +93,14 @@ class Conversion:
             self.entries[component_id] = entry
             place = self._place(entry, draft, body, members)
             if self._is_usable(component):
-                self._apply(place, draft)
+                self._apply(place)
             self._take(place)
 
     def is_inside_a_loop(self, component_id: str) -> bool:
         """Whether a component is part of a loop's body, and converted with the loop."""
         return any(component_id in loop.body for loop in self.selection.loops.values())
 
-    def _apply(self, place: Place, draft: Draft) -> None:
+    def _apply(self, place: Place) -> None:
         component = place.component
         if component.kind == LOOP:
             self._loop(place)
@@ -196,14 +196,18 @@ class Conversion:
         for link in self.selection.links:
             if link.source in body and link.target not in body and link.target != place.component.id:
                 hint = "take it from the loop's done output, which has the result of every item"
-                place.refuse(f"{link.source} is inside the loop and feeds {link.target}, which is not", field=ITEM, instead=hint)
+                place.refuse(
+                    f"{link.source} is inside the loop and feeds {link.target}, which is not", field=ITEM, instead=hint
+                )
 
     def finish(self, draft: Draft) -> None:
         """What can only be said of the whole: circles, ends without an output, what is left out but may not be."""
         if self.selection.circle:
             path = " -> ".join(self.selection.circle[:12])
             hint = "a Loop component, or a loop node of ours, which has a bound"
-            self.faults.add(f"the edges go in a circle: {path}", node_id=self.selection.circle[0], field="edges", suggestion=hint)
+            self.faults.add(
+                f"the edges go in a circle: {path}", node_id=self.selection.circle[0], field="edges", suggestion=hint
+            )
         for component_id in sorted(self.selection.idle):
             component = self.export.components[component_id]
             if not component.kind:

@@ -1,10 +1,9 @@
 """Our document while it is being written: nodes with ids of their own, and edges between their ports."""
 
-import re
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
-ID_CHARS_MAX: Final = 64
+from gateway.langflow.naming import ID_CHARS_MAX, plain_id
 
 
 @dataclass(slots=True)
@@ -40,9 +39,3 @@ class Draft:
             ending = f"_{number}"
             name, number = f"{wanted[: ID_CHARS_MAX - len(ending)]}{ending}", number + 1
         return name
-
-
-def plain_id(name: str) -> str:
-    """A name as an id may be: a letter, then letters, digits, underscores and hyphens."""
-    plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:ID_CHARS_MAX]
-    return plain if plain[:1].isalpha() else f"n{plain}"[:ID_CHARS_MAX]

@@ -21,7 +21,9 @@ def flattened(nodes: list[Any], edges: list[Any], faults: Faults, *, nodes_max: 
         for each in [node for node in nodes if _inside(node) is not None]:
             nodes, edges = _opened(each, nodes, edges)
         if len(nodes) > nodes_max:
-            faults.add(f"with its groups taken apart it has {len(nodes)} nodes; at most {nodes_max} are taken", field="data.nodes")
+            faults.add(
+                f"with its groups taken apart it has {len(nodes)} nodes; at most {nodes_max} are taken", field="data.nodes"
+            )
             return [], []
     faults.add(f"groups more than {GROUP_DEPTH_MAX} inside one another", field="data.nodes")
     return [node for node in nodes if _inside(node) is None], edges
@@ -84,25 +86,39 @@ def _redirected(edge: Any, group_id: Any, group: Any, last: str) -> Any:
     """An edge of the group as an edge of the node within that is meant."""
     if not isinstance(edge, dict):
         return edge
-    data = edge.get("data") if isinstance(edge.get("data"), dict) else {}
     if edge.get("target") == group_id:
-        handle = data.get("targetHandle")
-        proxy = handle.get("proxy") if isinstance(handle, dict) else None
-        if not isinstance(proxy, dict):
-            written = handle.get("fieldName") if isinstance(handle, dict) else None
-            field = _template(group).get(written) if isinstance(written, str) else None
-            proxy = field.get("proxy") if isinstance(field, dict) else None
-        if isinstance(proxy, dict) and isinstance(handle, dict):
-            target = {**handle, "id": proxy.get("id"), "fieldName": proxy.get("field")}
-            edge = {**edge, "target": proxy.get("id"), "data": {**data, "targetHandle": target}}
-            data = edge["data"]
-    if edge.get("source") == group_id:
-        handle = data.get("sourceHandle")
-        handle = handle if isinstance(handle, dict) else {}
-        proxy = handle.get("proxy") or _output_proxy(group, handle.get("name"))
-        source = {**handle, "id": proxy.get("id"), "name": proxy.get("name", "")} if isinstance(proxy, dict) else {**handle, "id": last}
-        edge = {**edge, "source": source["id"], "data": {**data, "sourceHandle": source}}
-    return edge
+        edge = _entering(edge, group)
+    return _leaving(edge, group, last) if edge.get("source") == group_id else edge
+
+
+def _entering(edge: dict[str, Any], group: Any) -> dict[str, Any]:
+    handle = _handle(edge, "targetHandle")
+    written = handle.get("fieldName")
+    field = _template(group).get(written) if isinstance(written, str) else None
+    proxy = handle.get("proxy") or (field.get("proxy") if isinstance(field, dict) else None)
+    if not isinstance(proxy, dict):
+        return edge
+    target = {**handle, "id": proxy.get("id"), "fieldName": proxy.get("field")}
+    return {**edge, "target": proxy.get("id"), "data": {**_data(edge), "targetHandle": target}}
+
+
+def _leaving(edge: dict[str, Any], group: Any, last: str) -> dict[str, Any]:
+    handle = _handle(edge, "sourceHandle")
+    proxy = handle.get("proxy") or _output_proxy(group, handle.get("name"))
+    source = {**handle, "id": last}
+    if isinstance(proxy, dict):
+        source = {**handle, "id": proxy.get("id"), "name": proxy.get("name", "")}
+    return {**edge, "source": source["id"], "data": {**_data(edge), "sourceHandle": source}}
+
+
+def _data(edge: dict[str, Any]) -> dict[str, Any]:
+    data = edge.get("data")
+    return data if isinstance(data, dict) else {}
+
+
+def _handle(edge: dict[str, Any], name: str) -> dict[str, Any]:
+    handle = _data(edge).get(name)
+    return handle if isinstance(handle, dict) else {}
 
 
 def _output_proxy(group: Any, name: Any) -> Any:

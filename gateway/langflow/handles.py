@@ -24,7 +24,7 @@ class Ends:
 
 
 def ends(edge: Mapping[str, Any]) -> Ends:
-    """Raises ValueError with what is wrong with the edge."""
+    """Raises ValueError or TypeError with what is wrong with the edge."""
     handles = edge.get("data")
     written = handles if isinstance(handles, dict) else {}
     source = _handle(written.get("sourceHandle") or edge.get("sourceHandle"), "sourceHandle")
@@ -35,7 +35,7 @@ def ends(edge: Mapping[str, Any]) -> Ends:
     field = target.get("name") if back else field
     if not isinstance(field, str) or not isinstance(output, str):
         message = "its handles name no output and no field"
-        raise ValueError(message)
+        raise TypeError(message)
     return Ends(source=source_id, output=output, target=target_id, field=field, back=back)
 
 

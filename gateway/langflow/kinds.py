@@ -14,23 +14,26 @@ _NAMES: Final[dict[str, str]] = {
     "TextOutput": "TextOutput",
     "Webhook": "Webhook",
     "Prompt": "Prompt, PromptTemplate",
-    "Model": "LanguageModel, OpenAIModel, AnthropicModel, AIMLModel, AmazonBedrock, AmazonBedrockModel, AmazonBedrockConverse, "
-    "AmazonBedrockConverseModel, AzureOpenAIModel, AzureChatOpenAI, BaiduQianfanChatModel, QianfanChatEndpoint, ChatLiteLLMModel, "
-    "ChatOllama, ChatVertexAI, Cohere, CohereModel, CometAPI, CometAPIModel, DeepSeekModel, GoogleGenerativeAI, "
-    "GoogleGenerativeAIModel, GroqModel, HuggingFaceEndpoints, HuggingFaceModel, IBMwatsonxModel, WatsonxAI, LiteLLMProxy, "
-    "LiteLLMProxyModel, LMStudioModel, Maritalk, MaritalkModel, MistralAIModel, MistralModel, NovitaModel, NVIDIAModel, "
-    "OllamaModel, OpenRouter, OpenAICompatibleModel, Perplexity, PerplexityModel, SambaNova, SambaNovaModel, VertexAiModel, "
-    "Vllm, vLLMModel, xAIModel",
-    "Embedding": "EmbeddingModel, OpenAIEmbeddings, AIMLEmbeddings, AmazonBedrockEmbeddings, AstraVectorize, AzureOpenAIEmbeddings, "
-    "CloudflareWorkersAIEmbeddings, CohereEmbeddings, FakeEmbeddings, GoogleGenerativeAIEmbeddings, "
-    "HuggingFaceInferenceAPIEmbeddings, LangChainFakeEmbeddings, LMStudioEmbeddings, MistalAIEmbeddings, MistralAIEmbeddings, "
-    "NVIDIAEmbeddings, OllamaEmbeddings, VertexAIEmbeddings, vLLMEmbeddings, WatsonxEmbeddings",
-    "VectorStore": "AstraDB, AstraDBVectorStore, AstraVectorStore, AstraDBGraph, AstraDBGraphVectorStore, AstraGraphVectorStore, "
-    "Cassandra, CassandraVectorStore, CassandraGraph, CassandraGraphVectorStore, Chroma, ChromaVectorStore, Clickhouse, "
-    "ClickhouseVectorStore, Couchbase, CouchbaseVectorStore, Elasticsearch, ElasticsearchVectorStore, FAISS, FaissVectorStore, "
-    "HCD, HCDVectorStore, LocalDB, Milvus, MilvusVectorStore, MongoDBAtlasVector, MongoVectorStore, OpenSearch, "
-    "OpenSearchVectorStore, pgvector, PGVectorStore, Pinecone, PineconeVectorStore, QdrantVectorStore, Redis, RedisVectorStore, "
-    "SupabaseVectorStore, Upstash, UpstashVectorStore, Vectara, VectaraVectorStore, Weaviate, WeaviateVectorStore",
+    "Model": "LanguageModel, OpenAIModel, AnthropicModel, AIMLModel, AmazonBedrock, AmazonBedrockModel, "
+    "AmazonBedrockConverse, AmazonBedrockConverseModel, AzureOpenAIModel, AzureChatOpenAI, BaiduQianfanChatModel, "
+    "QianfanChatEndpoint, ChatLiteLLMModel, ChatOllama, ChatVertexAI, Cohere, CohereModel, CometAPI, CometAPIModel, "
+    "DeepSeekModel, GoogleGenerativeAI, GoogleGenerativeAIModel, GroqModel, HuggingFaceEndpoints, HuggingFaceModel, "
+    "IBMwatsonxModel, WatsonxAI, LiteLLMProxy, LiteLLMProxyModel, LMStudioModel, Maritalk, MaritalkModel, "
+    "MistralAIModel, MistralModel, NovitaModel, NVIDIAModel, OllamaModel, OpenRouter, OpenAICompatibleModel, "
+    "Perplexity, PerplexityModel, SambaNova, SambaNovaModel, VertexAiModel, Vllm, vLLMModel, xAIModel",
+    "Embedding": "EmbeddingModel, OpenAIEmbeddings, AIMLEmbeddings, AmazonBedrockEmbeddings, AstraVectorize, "
+    "AzureOpenAIEmbeddings, CloudflareWorkersAIEmbeddings, CohereEmbeddings, FakeEmbeddings, "
+    "GoogleGenerativeAIEmbeddings, HuggingFaceInferenceAPIEmbeddings, LangChainFakeEmbeddings, LMStudioEmbeddings, "
+    "MistalAIEmbeddings, MistralAIEmbeddings, NVIDIAEmbeddings, OllamaEmbeddings, VertexAIEmbeddings, "
+    "vLLMEmbeddings, WatsonxEmbeddings",
+    "VectorStore": "AstraDB, AstraDBVectorStore, AstraVectorStore, AstraDBGraph, AstraDBGraphVectorStore, "
+    "AstraGraphVectorStore, "
+    "Cassandra, CassandraVectorStore, CassandraGraph, CassandraGraphVectorStore, Chroma, ChromaVectorStore, "
+    "Clickhouse, ClickhouseVectorStore, Couchbase, CouchbaseVectorStore, Elasticsearch, ElasticsearchVectorStore, "
+    "FAISS, FaissVectorStore, HCD, HCDVectorStore, LocalDB, Milvus, MilvusVectorStore, MongoDBAtlasVector, "
+    "MongoVectorStore, OpenSearch, OpenSearchVectorStore, pgvector, PGVectorStore, Pinecone, PineconeVectorStore, "
+    "QdrantVectorStore, Redis, RedisVectorStore, SupabaseVectorStore, Upstash, UpstashVectorStore, Vectara, "
+    "VectaraVectorStore, Weaviate, WeaviateVectorStore",
     "Knowledge": "Knowledge, KnowledgeBase, KnowledgeRetrieval, KBRetrieval",
     "KnowledgeIngestion": "KnowledgeIngestion, KBIngestion",
     "File": "File",

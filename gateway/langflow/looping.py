@@ -15,7 +15,7 @@ ITEM: Final = "item"
 
 @dataclass(slots=True)
 class Body:
-    """The body while it is converted. `captured` are the values from outside that it takes: their ports, by their names in it."""
+    """The body while it is converted. `captured` are the ports outside that it takes values from, by its names for them."""
 
     draft: Draft = field(default_factory=Draft)
     captured: dict[str, str] = field(default_factory=dict)

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from gateway.faults import Faults
 from gateway.langflow.carried import AsTool, Broken, Carried, Given, Model
-from gateway.langflow.draft import Draft, plain_id
+from gateway.langflow.draft import Draft
 from gateway.langflow.export import Component
+from gateway.langflow.naming import plain_id
 from gateway.values import PortType
 
 NOWHERE: Final = Carried(port="nowhere.value", type=PortType.TEXT)
@@ -24,6 +25,9 @@ class Options:
     model: str = "default"
     collection: str | None = None
     connection: str = "default"
+
+
+DEFAULTS: Final = Options()
 
 
 @dataclass(slots=True, kw_only=True)

@@ -17,7 +17,10 @@ _INSTEAD: Final[tuple[tuple[str, str], ...]] = (
     (r"mcp", "an agent with tools of our own nodes"),
     (r"rerank", "a rerank node"),
     (r"retriev|vector|index|graph ?rag", "a retrieve node with a collection of ours"),
-    (r"load|reader|docling|unstructured|directory|csv|json|git|drive|s3|video|ingest", "`penstock ingest`, or an input of the flow"),
+    (
+        r"load|reader|docling|unstructured|directory|csv|json|git|drive|s3|video|ingest",
+        "`penstock ingest`, or an input of the flow",
+    ),
     (r"save|write|upload", "the flow's output, which whoever runs it can keep"),
     (r"memory|chat ?history", "a history node with the gateway's sessions"),
     (r"router", "a generate node with a choice, and a switch node"),
@@ -32,7 +35,11 @@ _INSTEAD: Final[tuple[tuple[str, str], ...]] = (
 
 def unknown(component: Component) -> tuple[str, str]:
     """The message and the suggestion for a component of no known kind."""
-    stock = "a component of LangFlow that has no counterpart here" if is_stock(component.code_hash) else "not a component of LangFlow"
+    stock = (
+        "a component of LangFlow that has no counterpart here"
+        if is_stock(component.code_hash)
+        else "not a component of LangFlow"
+    )
     return f"{named(component)} is {stock}", instead(component)
 
 
@@ -55,4 +62,6 @@ def named(component: Component) -> str:
 def instead(component: Component) -> str:
     """What could stand in a component's place."""
     names = f"{component.type} {component.display_name}".lower()
-    return next((hint for pattern, hint in _INSTEAD if re.search(pattern, names)), "nodes of ours; `penstock flow types` lists them")
+    return next(
+        (hint for pattern, hint in _INSTEAD if re.search(pattern, names)), "nodes of ours; `penstock flow types` lists them"
+    )

@@ -1,16 +1,17 @@
 """Values as texts, as LangFlow's components make them: a Data's text, a table's rows, a template filled for each of them."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from gateway.langflow.carried import Carried
-from gateway.langflow.place import Place
+from gateway.langflow.place import NOWHERE, Place
 from gateway.langflow.templates import Written, format_string, plain_names
 from gateway.values import PortType
 
 PASSAGE: Final = {
-    "text": "text", "content": "text", "page_content": "text", "data": "text",
-    "score": "score", "_score": "score", "id": "chunk_id", "_id": "chunk_id", "chunk_id": "chunk_id", "document_id": "document_id",
+    "text": "text", "content": "text", "page_content": "text", "data": "text", "score": "score", "_score": "score",
+    "id": "chunk_id", "_id": "chunk_id", "chunk_id": "chunk_id", "document_id": "document_id",
 }  # fmt: skip
 """What the keys of LangFlow's results are called in our passages. Any other is one of their metadata."""
 
@@ -36,79 +37,99 @@ def computed(place: Place, expression: str, kind: PortType, inputs: Mapping[str,
 
 def filled(place: Place, value: Carried, pattern: str, separator: str, *, field: str) -> str:
     """A port that gives the pattern filled with the value, or with each of its rows. A pattern that cannot be is refused."""
+    template = _template(place, value, pattern, field)
+    if template is None:
+        return value.port
+    if not pattern:
+        return place.constant(field, "")
+    filling = _Filling(place=place, template=template, separator=separator, field=field)
+    if value.type is PortType.DOCUMENTS:
+        return filling.passages(value.port)
+    if value.type is PortType.JSON:
+        return filling.objects(value)
+    return filling.texts(value.port) if value.type is PortType.LIST else filling.text(as_text(place, value), value.names)
+
+
+def _template(place: Place, value: Carried, pattern: str, field: str) -> Written | None:
+    if value is NOWHERE:
+        return None
     try:
         template = format_string(pattern)
     except ValueError as error:
         hint = "write {name} for a value, {{ and }} for braces"
         place.refuse(f"the template cannot be used: {error}", field=field, instead=hint)
-        return value.port
-    if not pattern:
-        return place.constant(field, "")
-    if value.type is PortType.DOCUMENTS:
-        return _passages(place, value.port, template, separator, field)
-    if value.type is PortType.JSON:
-        return _objects(place, value, template, separator, field)
+        return None
     unknown = [name for name in template.variables if name not in value.names | {"data"}]
-    if unknown:
+    if unknown and value.type not in {PortType.DOCUMENTS, PortType.JSON}:
         hint = f"known: {', '.join(sorted(value.names))}"
         place.refuse(f"the template asks for {{{unknown[0]}}}, but what arrives is a text", field=field, instead=hint)
-        return value.port
-    if value.type is PortType.LIST:
-        return _texts(place, value.port, template, separator, field)
-    port = as_text(place, value)
-    if pattern in {f"{{{name}}}" for name in value.names}:
-        return port
-    node = place.add("prompt", {"template": template.ours(lambda _: "text")}, {"text": port} if template.variables else {})
-    place.tunes(field, f"{node}.template")
-    return f"{node}.text"
+        return None
+    return template
 
 
-def _passages(place: Place, port: str, template: Written, separator: str, field: str) -> str:
-    if all(name in PASSAGE for name in template.variables):
-        shown = template.ours(lambda name: PASSAGE[name])
-        params = {"operation": "format_documents", "template": shown, "separator": separator}
-        node = place.add("transform", params, {"value": port})
-        place.tunes("sep", f"{node}.separator")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Filling:
+    """A template that is to be filled, and where."""
+
+    place: Place
+    template: Written
+    separator: str
+    field: str
+
+    def text(self, port: str, names: frozenset[str]) -> str:
+        if self.template.ours(str) in {f"{{{name}}}" for name in names}:
+            return port
+        inputs = {"text": port} if self.template.variables else {}
+        node = self.place.add("prompt", {"template": self.template.ours(lambda _: "text")}, inputs)
+        self.place.tunes(self.field, f"{node}.template")
+        return f"{node}.text"
+
+    def texts(self, port: str) -> str:
+        """Each text of a list."""
+        if self.template.ours(lambda _: "x") == "{x}":
+            params = {"operation": "join", "separator": self.separator}
+            return f"{self.place.add('transform', params, {'value': port})}.result"
+        rows = computed(self.place, 'texts.map(t, {"text": t})', PortType.JSON, {"texts": port}, part="rows")
+        return self._formatted(rows, dict.fromkeys(self.template.variables, "text"))
+
+    def passages(self, port: str) -> str:
+        if all(name in PASSAGE for name in self.template.variables):
+            shown = self.template.ours(lambda name: PASSAGE[name])
+            params = {"operation": "format_documents", "template": shown, "separator": self.separator}
+            node = self.place.add("transform", params, {"value": port})
+            self.place.tunes("sep", f"{node}.separator")
+            return f"{node}.result"
+        names = plain_names(self.template.variables)
+        parts = [f"{_quoted(plain)}: {_of_passage(name)}" for name, plain in names.items()]
+        expression = f"passages.map(p, {{{', '.join(parts)}}})"
+        return self._formatted(computed(self.place, expression, PortType.JSON, {"passages": port}, part="rows"), names)
+
+    def objects(self, value: Carried) -> str:
+        """An object, or each object of a list."""
+        names, port = plain_names(self.template.variables), value.port
+        if any(name != plain for name, plain in names.items()):
+            item = "value" if value.shape == "one" else "row"
+            parts = [f"{_quoted(plain)}: {_of_object(item, name)}" for name, plain in names.items()]
+            shaped = f"{{{', '.join(parts)}}}"
+            expression = shaped if value.shape == "one" else f"value.map(row, {shaped})"
+            port = computed(self.place, expression, PortType.JSON, {"value": port}, part="rows")
+        return self._formatted(port, names)
+
+    def _formatted(self, port: str, names: Mapping[str, str]) -> str:
+        shown = self.template.ours(lambda name: names[name])
+        params = {"operation": "format", "template": shown, "separator": self.separator, "default": ""}
+        node = self.place.add("transform", params, {"value": port})
+        self.place.tunes(self.field, f"{node}.template")
+        self.place.tunes("sep", f"{node}.separator")
         return f"{node}.result"
-    names = plain_names(template.variables)
-    parts = [f"{_quoted(names[name])}: {_of_passage(name)}" for name in template.variables]
-    rows = computed(place, f"passages.map(p, {{{', '.join(parts)}}})", PortType.JSON, {"passages": port}, part="rows")
-    return _formatted(place, rows, template, names, separator, field)
 
 
-def _of_passage(name: str) -> str:
-    if name in PASSAGE:
-        return f"p.{PASSAGE[name]}"
-    return f'{_quoted(name)} in p.metadata ? p.metadata[{_quoted(name)}] : ""'
+def _of_object(item: str, key: str) -> str:
+    return f'{_quoted(key)} in {item} ? {item}[{_quoted(key)}] : ""'
 
 
-def _texts(place: Place, port: str, template: Written, separator: str, field: str) -> str:
-    """Each text of a list through the template."""
-    if template.ours(lambda _: "x") == "{x}":
-        return f"{place.add('transform', {'operation': 'join', 'separator': separator}, {'value': port})}.result"
-    rows = computed(place, 'texts.map(t, {"text": t})', PortType.JSON, {"texts": port}, part="rows")
-    return _formatted(place, rows, template, dict.fromkeys(template.variables, "text"), separator, field)
-
-
-def _objects(place: Place, value: Carried, template: Written, separator: str, field: str) -> str:
-    """An object through the template, or each object of a list."""
-    names, port = plain_names(template.variables), value.port
-    if any(name != plain for name, plain in names.items()):
-        item = "value" if value.shape == "one" else "row"
-        parts = [f'{_quoted(plain)}: {_quoted(name)} in {item} ? {item}[{_quoted(name)}] : ""' for name, plain in names.items()]
-        shaped = f"{{{', '.join(parts)}}}"
-        expression = shaped if value.shape == "one" else f"value.map(row, {shaped})"
-        port = computed(place, expression, PortType.JSON, {"value": port}, part="rows")
-    return _formatted(place, port, template, names, separator, field)
-
-
-def _formatted(place: Place, port: str, template: Written, names: Mapping[str, str], separator: str, field: str) -> str:
-    shown = template.ours(lambda name: names[name])
-    params = {"operation": "format", "template": shown, "separator": separator, "default": ""}
-    node = place.add("transform", params, {"value": port})
-    place.tunes(field, f"{node}.template")
-    place.tunes("sep", f"{node}.separator")
-    return f"{node}.result"
+def _of_passage(key: str) -> str:
+    return f"p.{PASSAGE[key]}" if key in PASSAGE else _of_object("p.metadata", key)
 
 
 def _quoted(text: str) -> str:

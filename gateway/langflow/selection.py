@@ -5,7 +5,7 @@ elsewhere and is not known here is refused.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Final
@@ -81,7 +81,7 @@ def _broadcasts(components: Mapping[str, Component]) -> Iterable[Ends]:
                 yield Ends(source=each.id, output="result", target=listener.id, field=BROADCAST)
 
 
-def _ends(components: Mapping[str, Component], links: Iterable[Ends], linked: Set[str]) -> set[str]:
+def _ends(components: Mapping[str, Component], links: Iterable[Ends], linked: frozenset[str] | set[str]) -> set[str]:
     """Where the flow ends: at its outputs, and where it has none at what nothing else takes from."""
     effects = {each.id for each in components.values() if each.kind in EFFECTS or _stores_messages(each)}
     outputs = {each.id for each in components.values() if each.kind in OUTPUTS}
@@ -127,7 +127,9 @@ def _body(loop: str, back: Ends, links: Iterable[Ends]) -> frozenset[str]:
     return frozenset(after & _ancestors([back.source], [link for link in links if link.source != loop], {}))
 
 
-def _ordered(live: Set[str], links: Iterable[Ends], loops: Mapping[str, Loop]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _ordered(
+    live: frozenset[str] | set[str], links: Iterable[Ends], loops: Mapping[str, Loop]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The order, or some order and the components that go in a circle. What a loop's body takes comes before the loop."""
     sorter: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(sorted(live), ()))
     for link in links:

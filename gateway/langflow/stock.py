@@ -1,7 +1,7 @@
-"""Which code is a stock component's: LangFlow puts a component's Python into every flow, and whoever edits it has another program.
+"""Which code is a stock component's. LangFlow puts a component's Python into every flow; edited, it is another program.
 
-stock_hashes.json has, for every component of LangFlow's releases, the hashes of all its sources; bench/langflow_stock.py makes it
-from the published wheels. Code is never read here, only compared.
+stock_hashes.json has, for every component of LangFlow's releases, the hashes of all its sources; bench/langflow_stock.py makes
+it from the published wheels. Code is never read here, only compared.
 """
 
 from collections import defaultdict

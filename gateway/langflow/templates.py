@@ -1,7 +1,7 @@
 """Templates as LangFlow writes them: Python's format strings, or {{variables}} with braces that are braces.
 
-Only the names are read: what else a format string could do (attributes, indexes, conversions, formats) is refused, and nothing is
-ever formatted here.
+Only the names are read: what else a format string could do (attributes, indexes, conversions, formats) is refused, and
+nothing is ever formatted here.
 """
 
 import re

@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-import re2
-
 from gateway.langflow.carried import Carried
 from gateway.langflow.draft import Draft
+from gateway.langflow.naming import slug
 from gateway.langflow.place import Place
 from gateway.langflow.rendering import as_text, computed
 from gateway.langflow.rules.models import asked, prompt, system
-from gateway.langflow.rules.retrieval import slug
 from gateway.values import PortType
 
 TRUE, FALSE = "true_result", "false_result"
@@ -67,13 +65,9 @@ def _pattern(place: Place, ports: dict[str, str]) -> str | None:
     if place.connected("match_text"):
         place.refuse("a pattern that another component gives", field="match_text", instead="write the pattern")
         return None
-    try:
-        re2.compile(pattern)
-    except re2.error as error:
-        hint = "leave out look-around and back-references"
-        place.refuse(f"RE2 does not take the pattern: {error!s:.80}", field="match_text", instead=hint)
-        return None
-    node = place.add("transform", {"operation": "regex_test", "pattern": f"^(?:{pattern})"}, {"value": ports["text"]}, part="test")
+    node = place.add(
+        "transform", {"operation": "regex_test", "pattern": f"^(?:{pattern})"}, {"value": ports["text"]}, part="test"
+    )
     ports["matched"] = f"{node}.result"
     del ports["match"]
     return "matched"
@@ -86,7 +80,8 @@ def batch_run(place: Place) -> None:
         place.refuse("nothing is connected to it", field="df", instead="connect the rows that it is to run over")
         return
     items, shape = _texts_of(place, rows, column), place.model("model")
-    params, inputs = asked(place, shape or place.component), {}
+    params = asked(place, shape or place.component)
+    inputs: dict[str, str] = {}
     system(place, "system_message", params, inputs)
     body = Draft()
     item = body.add("item", "input", {"type": "text"})
@@ -120,7 +115,7 @@ def run_flow(place: Place) -> None:
         return
     field = next((each for each in place.arriving if each not in {"flow_name_selected", "flow_name", "session_id"}), "")
     params: dict[str, Any] = {"flow": name, "outputs": {"message": "text"}}
-    inputs = {}
+    inputs: dict[str, str] = {}
     if field:
         value = place.value(field)
         inputs = {"input_value": as_text(place, value)} if value is not None else {}

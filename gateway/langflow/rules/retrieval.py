@@ -1,10 +1,10 @@
 """Vector stores and knowledge bases: a collection of ours, which embeds by itself. Filling them is not the flow's work."""
 
-import re
 from typing import Final
 
 from gateway.langflow.carried import Absorbed, Carried
 from gateway.langflow.export import Component
+from gateway.langflow.naming import slug
 from gateway.langflow.place import Options, Place
 from gateway.langflow.rules.models import prompt
 from gateway.values import PortType
@@ -50,12 +50,6 @@ def collection(component: Component, options: Options) -> str:
         return options.collection
     written = next((text for text in map(component.text, NAMES) if text.strip()), "")
     return slug(written) or NAMELESS
-
-
-def slug(text: str) -> str:
-    """A name as our collections and flows are named; empty where nothing is left of it."""
-    plain = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:63]
-    return plain if plain[:1].isalpha() else f"c-{plain}"[:63] if plain else ""
 
 
 def embedding(place: Place) -> None:

@@ -114,7 +114,9 @@ def merge_data(place: Place) -> None:
         return
     names = {f"value{number}": value.port for number, value in enumerate(values, start=1)}
     rows = [name if value.shape == "rows" else f"[{name}]" for name, value in zip(names, values, strict=True)]
-    place.gives_all(Carried(port=computed(place, " + ".join(rows), PortType.JSON, names, part=""), type=PortType.JSON, shape="rows"))
+    place.gives_all(
+        Carried(port=computed(place, " + ".join(rows), PortType.JSON, names, part=""), type=PortType.JSON, shape="rows")
+    )
 
 
 def json_cleaner(place: Place) -> None:
