@@ -29,6 +29,9 @@ from gateway.validation import refusal
 from penstock.errors import Violation
 
 LOOP: Final = "Loop"
+EVERYTHING: Final = "*"
+"""Stands for every output that nothing else is said of."""
+
 TOOL_OUTPUT: Final = "component_as_tool"
 DESCRIPTION_CHARS_MAX: Final = 4096
 
@@ -68,7 +71,7 @@ def attempt(text: str | bytes, options: Options = DEFAULTS) -> tuple[Imported | 
         "schema": SCHEMA_NAME,
         "description": export.description[:DESCRIPTION_CHARS_MAX],
         "overrides": "all",
-        "origin": origin(export, conversion.entries.values()),
+        "origin": origin(export, conversion.entries.values(), options),
         **draft.document(),
     }
     return Imported(name=export.name, document=document, lines=tuple(conversion.lines())), ()
@@ -153,8 +156,12 @@ class Conversion:
             used=self._used(entry.component.id),
             branches=any(each.kind == "ConditionalRouter" for each in self.export.components.values()),
             outermost=body is None,
+            answers=any(self.export.components[each].kind in OUTPUTS for each in self._fed(entry.component.id)),
             alone=sum(each.kind in OUTPUTS for each in self.export.components.values()) == 1,
         )
+
+    def _fed(self, component_id: str) -> list[str]:
+        return [link.target for link in self.selection.links if link.source == component_id]
 
     def _used(self, component_id: str) -> frozenset[str]:
         back = [loop.back for loop in self.selection.loops.values()]
@@ -163,13 +170,16 @@ class Conversion:
     def _given(self, link: Ends) -> Given:
         """What a link carries: what its output was said to, or what all outputs of its component were."""
         found = self.values.get((link.source, link.output))
-        return found if found is not None else self.values.get((link.source, "*"), Broken())
+        return found if found is not None else self.values.get((link.source, EVERYTHING), Broken())
 
     def _take(self, place: Place) -> None:
-        for output, value in place.given.items():
-            self.values[place.component.id, output] = value
+        given = dict(place.given)
         if place.everything is not None:
-            self.values[place.component.id, "*"] = place.everything
+            given[EVERYTHING] = place.everything
+        for output, value in given.items():
+            self.values[place.component.id, output] = value
+            if isinstance(value, Carried) and place.outermost:
+                place.entry.ports[output] = value.port
 
     def _loop(self, place: Place) -> None:
         loop, items = self.selection.loops.get(place.component.id), listed(place)
@@ -228,6 +238,7 @@ class Conversion:
                 name = draft.claim("", component_id)
                 node = draft.add(f"{component_id}-output", "output", {"name": name}, {"value": value.port})
                 entry.nodes.append(node)
+                entry.became.append(f"{node} (output)")
                 entry.role, entry.output = "data_output", name
 
     def _last_value(self, component_id: str) -> Given:
@@ -241,7 +252,8 @@ class Conversion:
     def _line(self, component: Component) -> Line:
         entry = self.entries.get(component.id)
         if entry is not None:
-            return _line(component, tuple(entry.nodes), tuple(entry.notes))
+            notes = entry.notes or ([] if entry.became else ["gives on what it is given"])
+            return _line(component, tuple(entry.became), tuple(notes))
         reasons: Mapping[bool, str] = {
             component.id in self.selection.loose: "not connected to anything",
             component.id in self.selection.ingestion: "fills a store, which is not the flow's work: use `penstock ingest`",

@@ -22,6 +22,7 @@ DEPTH_MAX: Final = 64
 NODES_MAX: Final = 256
 EDGES_MAX: Final = 2048
 FIELDS_MAX: Final = 512
+OUTPUTS_MAX: Final = 32
 HASH_CHARS: Final = 12
 NOTES: Final = frozenset({"noteNode", "note"})
 
@@ -38,6 +39,14 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One output of a component, and the types of what it may carry."""
+
+    name: str
+    types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
     """One component. `type` is what the file calls it, `kind` what it is (kinds.py), empty where that is not known."""
 
@@ -46,8 +55,8 @@ class Component:
     kind: str
     display_name: str
     fields: Mapping[str, Field] = field(default_factory=dict)
-    outputs: tuple[str, ...] = ()
-    variables: tuple[str, ...] = ()
+    outputs: tuple[Output, ...] = ()
+    icon: str = ""
     code_hash: str = ""
     edited: bool = False
     is_tool: bool = False
@@ -207,8 +216,8 @@ def _component(node_id: str, kind: str, inner: Mapping[str, Any], faults: Faults
         kind=kind_of(kind, written.get("module"), written.get("component_class_name")),
         display_name=display_name[:128] if isinstance(display_name, str) else kind[:128],
         fields={name: _field(each) for name, each in template.items() if isinstance(each, dict) and name != "code"},
-        outputs=tuple(_names(inner.get("outputs"))),
-        variables=tuple(_variables(inner.get("custom_fields"))),
+        outputs=tuple(_outputs(inner.get("outputs"))),
+        icon=inner["icon"][:64] if isinstance(inner.get("icon"), str) else "",
         code_hash=_hash(template.get("code")),
         edited=inner.get("edited") is True,
         is_tool=inner.get("tool_mode") is True,
@@ -227,15 +236,12 @@ def _field(written: Mapping[str, Any]) -> Field:
     )
 
 
-def _names(outputs: Any) -> Iterable[str]:
-    for output in outputs if isinstance(outputs, list) else ():
+def _outputs(outputs: Any) -> Iterable[Output]:
+    for output in outputs[:OUTPUTS_MAX] if isinstance(outputs, list) else ():
         if isinstance(output, dict) and isinstance(output.get("name"), str):
-            yield output["name"]
-
-
-def _variables(custom_fields: Any) -> Iterable[str]:
-    names = custom_fields.get("template") if isinstance(custom_fields, dict) else None
-    return (name for name in (names if isinstance(names, list) else ()) if isinstance(name, str))
+            types = output.get("types")
+            named = [kind[:64] for kind in types if isinstance(kind, str)] if isinstance(types, list) else []
+            yield Output(name=output["name"][:128], types=tuple(named[:OUTPUTS_MAX]))
 
 
 def _hash(code: Any) -> str:

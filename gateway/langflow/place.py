@@ -32,7 +32,10 @@ DEFAULTS: Final = Options()
 
 @dataclass(slots=True, kw_only=True)
 class Entry:
-    """What becomes of one component, for the origin of the document and for --explain."""
+    """What becomes of one component, for the origin of the document and for --explain.
+
+    `became` are its nodes with their types; `ports` the ports that give what its outputs carry, "*" for all the others.
+    """
 
     component: Component
     role: str = ""
@@ -42,6 +45,8 @@ class Entry:
     nodes: list[str] = field(default_factory=list)
     fields: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    became: list[str] = field(default_factory=list)
+    ports: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,7 +54,8 @@ class Place:
     """One component and everything around it. Rules read its fields, add nodes, and say what its outputs carry.
 
     `arriving` are what its fields are fed, in the order of the links, by the components of `sources`; `used` the outputs that
-    something is made of. `branches`: the flow has a router. `outermost`: it is not in a loop. `alone`: it has one output.
+    something is made of. `branches`: the flow has a router. `outermost`: the component is not in a loop. `alone`: the
+    flow has one output. `answers`: the component feeds an output itself.
     """
 
     entry: Entry
@@ -62,6 +68,7 @@ class Place:
     branches: bool
     outermost: bool
     alone: bool
+    answers: bool
     given: dict[str, Given] = field(default_factory=dict)
     everything: Given | None = None
 
@@ -128,6 +135,7 @@ class Place:
         ending = f"-{part}" if part else ""
         node_id = self.draft.add(f"{wanted[: 64 - len(ending)]}{ending}", kind, params, dict(inputs or {}))
         self.entry.nodes.append(node_id)
+        self.entry.became.append(f"{node_id} ({kind})")
         return node_id
 
     def gives(self, output: str, value: Given) -> None:

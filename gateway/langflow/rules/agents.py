@@ -78,7 +78,7 @@ def _structured(place: Place, params: dict[str, Any], inputs: dict[str, str]) ->
     has_schema = bool(place.component.fields["output_schema"].value) if place.has("output_schema") else False
     if has_schema:
         form = {"json_schema": several(object_schema(place))}
-    asking = {**params, "structured_output": form}
+    asking = {**params, "caller_sampling": False, "structured_output": form}
     if "system" in inputs:
         place.note("format_instructions stand in for nothing: system_prompt is connected")
     else:
@@ -95,6 +95,7 @@ def _with_tools(place: Place, tools: list[Component]) -> None:
     around: dict[str, str] = {}
     system(place, "system_prompt", params, around)
     inputs |= _messages(place, around.get("system", ""))
+    params.pop("caller_sampling", None)
     params["tools"] = _declared(place, tools)
     rounds = place.component.number("max_iterations")
     params["max_rounds"] = min(max(int(rounds or 15), 1), ROUNDS_MAX)
@@ -104,7 +105,7 @@ def _with_tools(place: Place, tools: list[Component]) -> None:
         place.tunes("max_iterations", f"{node}.max_rounds")
     text = Carried(port=f"{node}.text", type=PortType.TEXT)
     if place.wants("structured_response"):
-        again = {"model": place.options.model, "system": place.written("format_instructions")}
+        again = {"model": place.options.model, "caller_sampling": False, "system": place.written("format_instructions")}
         _structured(place, again, {"prompt": text.port})
     place.gives("response", text)
     place.everything = text
@@ -146,7 +147,7 @@ def _calculator(place: Place, tool: Component) -> Made:  # noqa: ARG001  # One o
     return (
         "calculate",
         "Computes an arithmetic expression of numbers, + - * / ** and parentheses, such as 4*4*(33/22)+12-20.",
-        {"type": "transform", "params": {"operation": "calculate"}},
+        {"type": "calculator", "params": {}},
     )
 
 

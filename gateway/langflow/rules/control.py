@@ -83,6 +83,7 @@ def batch_run(place: Place) -> None:
     params = asked(place, shape or place.component)
     inputs: dict[str, str] = {}
     system(place, "system_message", params, inputs)
+    params["caller_sampling"] = False
     body = Draft()
     item = body.add("item", "input", {"type": "text"})
     fed = {"prompt": f"{item}.value"}

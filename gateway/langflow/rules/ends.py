@@ -53,7 +53,7 @@ def chat_output(place: Place) -> None:
     """The answer of a run; added to the session where the component stores it."""
     port = _answer(place)
     if place.component.flag("should_store_message", default=True):
-        port = _stored(place, port, "assistant" if place.written("sender", "Machine") != "User" else "user")
+        _stored(place, port, "assistant" if place.written("sender", "Machine") != "User" else "user")
     _returned(place, port, "chat_output")
 
 

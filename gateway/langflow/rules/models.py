@@ -65,6 +65,8 @@ def system(place: Place, name: str, params: dict[str, Any], inputs: dict[str, st
 def asked(place: Place, component: Component) -> dict[str, Any]:
     """The parameters of a generate node that asks in a model component's place."""
     params: dict[str, Any] = {"model": place.options.model}
+    if not place.answers:  # What a caller says of sampling is of the answer that it gets.
+        params["caller_sampling"] = False
     for name, (fields, least, most) in _NUMBERS.items():
         value = _first(component, fields)
         if value is None or (value == 0 and name in _LEFT_OUT):

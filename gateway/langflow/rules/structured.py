@@ -31,7 +31,7 @@ def structured_output(place: Place) -> None:
     asking = next((found for found in (place.model("llm"), place.model("model")) if found is not None), place.component)
     one = place.has("multiple") and not place.component.flag("multiple")
     wanted = schema if one else several(schema)
-    params: dict[str, Any] = {**asked(place, asking), "structured_output": {"json_schema": wanted}}
+    params: dict[str, Any] = {**asked(place, asking), "caller_sampling": False, "structured_output": {"json_schema": wanted}}
     inputs = {"prompt": prompt(place)}
     system(place, "system_prompt", params, inputs)
     node = place.add("generate", params, inputs)
