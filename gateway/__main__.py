@@ -28,6 +28,7 @@ from gateway.servicer import FlowServicer, RunServicer
 from gateway.sessions import MemorySessions
 from gateway.settings import GatewaySettings
 from gateway.store import open_store
+from gateway.variables import open_variables
 from gateway.web.client import HttpWeb, WebLimits, open_web
 from gateway.web.hosts import parse_hosts
 from penstock import identity
@@ -66,6 +67,7 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
                 subflows=subflows,
                 databases=databases,
                 web=web,
+                variables=open_variables(os.environ, settings.variables_dir),
             ),
             tracer=assembly.telemetry.tracer("gateway"),
             limits=_limits(settings),

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 from gateway.execution import ChatMessage, Run
 from gateway.values import Document
+from penstock.errors import FlowMisconfigured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,6 +325,19 @@ class Web(Protocol):
         ...
 
 
+class Variables(Protocol):
+    """What flows may read and do not hold."""
+
+    def value(self, name: str) -> str:
+        """What the operator has set under this name. Raises FlowMisconfigured where there is nothing."""
+        ...
+
+
+class _NoVariables:
+    def value(self, name: str) -> str:
+        raise FlowMisconfigured(f"there is no variable {name!r}", metadata={"variable": name})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backends:
     """Everything outside of a flow that its nodes may call."""
@@ -336,3 +350,4 @@ class Backends:
     subflows: Subflows
     databases: Databases
     web: Web
+    variables: Variables = field(default_factory=_NoVariables)

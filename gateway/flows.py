@@ -16,12 +16,13 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from gateway import importing
 from gateway.compiler import CompiledFlow, Compiler
 from gateway.execution import Run
 from gateway.flow_cache import FlowCache, SingleFlight
 from gateway.flow_model import Flow, FlowInput
 from gateway.overriding import overridden
-from gateway.validation import examine, refusal, validate
+from gateway.validation import examine, refusal
 from penstock.errors import FlowNotFound, InvalidArgument, Violation
 
 FLOW_ID: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -87,10 +88,16 @@ class Flows:
         self._writes = 0
 
     async def create(self, flow_id: str, document: str, *, replace: bool = False) -> StoredFlow:
-        """Validates, compiles and keeps a flow. Raises InvalidFlow, AlreadyExists, InvalidArgument for a bad id."""
+        """Validates, compiles and keeps a flow. Raises InvalidFlow, AlreadyExists, InvalidArgument for a bad id.
+
+        Of an export of LangFlow, the document that it becomes is kept.
+        """
         _check_id(flow_id)
-        compiled = self._compiler.compile(await asyncio.to_thread(validate, document))
-        kept = await self._store.put(_stored(flow_id, document, compiled.flow), replace=replace)
+        read = await asyncio.to_thread(importing.examine, document)
+        if read.flow is None:
+            raise refusal(read.faults)
+        compiled = self._compiler.compile(read.flow)
+        kept = await self._store.put(_stored(flow_id, read.document, compiled.flow), replace=replace)
         self._writes += 1
         self._cache.put(compiled.flow.content_hash, compiled)
         self._remember(flow_id, compiled)
@@ -122,7 +129,8 @@ class Flows:
 
     async def check(self, document: str) -> tuple[Flow | None, tuple[Violation, ...]]:
         """The flow that a document says, or all of its faults. Keeps nothing."""
-        return await asyncio.to_thread(examine, document)
+        read = await asyncio.to_thread(importing.examine, document)
+        return read.flow, read.faults
 
     async def run(self, flow_id: str, inputs: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
         """Runs a flow as a part of another one (backends.Subflows). Raises FlowNotFound."""

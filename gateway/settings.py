@@ -91,6 +91,11 @@ class GatewaySettings(ServiceSettings):
     flows_dir: Path | None = Field(
         default=None, description="Folder whose NAME.json files are kept as flows at start, replacing those of the same name."
     )
+    variables_dir: Path | None = Field(
+        default=None,
+        description="Folder whose files are variables that flows may read, by the files' names, such as a mounted secret. They "
+        "go before PENSTOCK_VARIABLE_NAME of the environment.",
+    )
     flow_cache_max: int = Field(default=256, ge=1, le=100_000, description="Compiled flows held in memory.")
     flow_refresh_s: float = Field(
         default=1.0, ge=0, le=3600, description="Longest time for which a flow that another replica replaced is still served."

@@ -15,6 +15,8 @@ from gateway.values import PortType, is_finite
 GIVEN_TYPES: Final = frozenset({PortType.TEXT, PortType.NUMBER, PortType.BOOLEAN, PortType.JSON})
 """What a run can be given: JSON. A body's inputs are given what edges carry."""
 
+VARIABLE_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9 _.-]{0,127}$"
+
 _PYTHON_TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "text": str,
     "number": (int, float),
@@ -38,6 +40,12 @@ class InputParams(NodeParams):
     )
     required: bool = Field(default=True, description="Whether a run must give it. An input with a default need not be given.")
     default: Any = Field(default=None, description="The value of a run that gives none, of the input's type.")
+    variable: str | None = Field(
+        default=None,
+        pattern=VARIABLE_PATTERN,
+        description="Name of a variable of the gateway, whose value a run that gives none has: of a text that is not required. "
+        "The flow holds the name alone.",
+    )
 
     @model_validator(mode="after")
     def _default_fits(self) -> "InputParams":
@@ -46,6 +54,9 @@ class InputParams(NodeParams):
             raise ValueError(message)
         if not self.required and self.default is None and self.type in {"number", "boolean"}:
             message = f"a {self.type} that is not required needs a default"
+            raise ValueError(message)
+        if self.variable is not None and (self.type != "text" or self.required or self.default is not None):
+            message = "a variable stands in for a text that is not required and has no default"
             raise ValueError(message)
         return self
 
@@ -68,11 +79,12 @@ def _ports(params: InputParams) -> Ports:
     return Ports(outputs=(OutputPort(name="value", type=PortType(params.type)),))
 
 
-def _work(params: InputParams, node_id: str, backends: Backends) -> Work:  # noqa: ARG001  # It calls nobody.
-    name = params.name or node_id
+def _work(params: InputParams, node_id: str, backends: Backends) -> Work:
+    name, variable, variables = params.name or node_id, params.variable, backends.variables
 
     def give(inputs: Inputs, run: Run) -> Outputs:  # noqa: ARG001  # It has no input ports.
-        return {"value": run.inputs[name]}
+        value = run.inputs[name]
+        return {"value": value if variable is None or value else variables.value(variable)}
 
     return Pure(give)
 

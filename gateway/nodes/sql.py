@@ -1,11 +1,13 @@
-"""sql: what a query finds in a database of others. The query is the flow's; a run gives it the values of its parameters."""
+"""sql: what a query finds in a database of others. The query is the flow's, and a run gives it the values of its parameters;
+or it is an input, for an agent that writes queries itself.
+"""
 
 import re
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from gateway.backends import Backends, Scalar
+from gateway.backends import Backends, Scalar, SqlQuery
 from gateway.document import NAME_PATTERN
 from gateway.execution import Run
 from gateway.flow_model import InputPort, OutputPort, Ports
@@ -17,6 +19,9 @@ from penstock.errors import InvalidArgument
 ROWS_MAX: Final = 10_000
 CONNECTION: Final = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
 """The names of connections."""
+
+QUERY: Final = "query"
+"""The input port of a node whose query a run gives."""
 
 ParameterType = Literal["text", "number", "boolean", "any"]
 _SCALARS: Final = frozenset({PortType.TEXT, PortType.NUMBER, PortType.BOOLEAN})
@@ -32,11 +37,11 @@ class SqlParams(NodeParams):
     protected = frozenset({"connection", "query", "parameters"})
 
     connection: str = Field(pattern=CONNECTION.pattern, description="Name of a connection of PENSTOCK_GATEWAY_SQL_CONNECTIONS.")
-    query: Annotated[str, AfterValidator(checked)] = Field(
-        min_length=1,
-        max_length=QUERY_CHARS_MAX,
+    query: Annotated[str, Field(min_length=1, max_length=QUERY_CHARS_MAX), AfterValidator(checked)] | None = Field(
+        default=None,
         description="One query that reads. :name is a parameter: an input port of the node, whose value the database binds. "
-        "PostgreSQL takes a text for a text; where it must be something else write CAST(:day AS date).",
+        "PostgreSQL takes a text for a text; where it must be something else write CAST(:day AS date). Left out: the input "
+        "port query gives it, without parameters; whoever writes it may read all that the connection's role may.",
     )
     parameters: dict[Annotated[str, Field(pattern=NAME_PATTERN)], ParameterType] = Field(
         default={},
@@ -47,7 +52,8 @@ class SqlParams(NodeParams):
 
     @model_validator(mode="after")
     def _parameters_are_used(self) -> "SqlParams":
-        unknown = sorted(set(self.parameters) - set(parsed(self.query).parameters))
+        known = set() if self.query is None else set(parsed(self.query).parameters)
+        unknown = sorted(set(self.parameters) - known)
         if unknown:
             message = f"the query has no parameter :{unknown[0]}"
             raise ValueError(message)
@@ -55,9 +61,10 @@ class SqlParams(NodeParams):
 
 
 def _ports(params: SqlParams) -> Ports:
-    names = dict.fromkeys(parsed(params.query).parameters)
+    names = dict.fromkeys([] if params.query is None else parsed(params.query).parameters)
+    inputs = tuple(InputPort(name=name, accepts=_ACCEPTED[params.parameters.get(name, "any")]) for name in names)
     return Ports(
-        inputs=tuple(InputPort(name=name, accepts=_ACCEPTED[params.parameters.get(name, "any")]) for name in names),
+        inputs=inputs if params.query is not None else (InputPort(name=QUERY, accepts=_ACCEPTED["text"]),),
         outputs=(
             OutputPort(name="rows", type=PortType.JSON),
             OutputPort(name="text", type=PortType.TEXT, is_main=True),
@@ -67,9 +74,10 @@ def _ports(params: SqlParams) -> Ports:
 
 
 def _work(params: SqlParams, node_id: str, backends: Backends) -> Work:
-    query = parsed(params.query)
+    own = None if params.query is None else parsed(params.query)
 
     async def find(inputs: Inputs, run: Run) -> Outputs:
+        query = own or _given(inputs[QUERY])
         values = {name: _scalar(name, inputs[name]) for name in dict.fromkeys(query.parameters)}
         table = await backends.databases.query(params.connection, query, values, params.rows_max)
         if not table.is_whole:
@@ -78,6 +86,20 @@ def _work(params: SqlParams, node_id: str, backends: Backends) -> Work:
         return {"rows": rows, "text": _as_lines(rows), "count": len(rows)}
 
     return Effect(find)
+
+
+def _given(text: str) -> SqlQuery:
+    """A query that a run gives."""
+    try:
+        if len(text) > QUERY_CHARS_MAX:
+            message = f"it has {len(text)} characters; at most {QUERY_CHARS_MAX} are taken"
+            raise ValueError(message)
+        query = parsed(text)
+    except ValueError as error:
+        raise InvalidArgument(f"the query cannot be run: {error}") from error
+    if query.parameters:
+        raise InvalidArgument(f"the query has the parameter :{query.parameters[0]}; write its value into the query")
+    return query
 
 
 def _scalar(name: str, value: Any) -> Scalar:

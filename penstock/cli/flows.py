@@ -42,6 +42,37 @@ async def push(file: str, name: str, gateway: str) -> None:
     print(f"{flow.name} {flow.content_hash[:12]}")
 
 
+@flow_commands.command(name="import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--name", default="", help="Under which name; the flow's own by default.")
+@click.option("--model", default="default", show_default=True, help="Our model, in place of whichever vendor's.")
+@click.option(
+    "--collection", default=None, help="Our collection, in place of every vector store; the store's own name by default."
+)
+@click.option(
+    "--connection", default="default", show_default=True, help="The gateway's SQL connection, in place of a database URL."
+)
+@click.option("--explain", is_flag=True, help="Print what becomes of every component, and keep nothing.")
+@click.option("--output", default=None, help="Write the document to this file (- is standard output) and keep nothing.")
+@GATEWAY_OPTION
+@in_loop
+async def import_flow(file: str, name: str, gateway: str, *, explain: bool, output: str | None, **chosen: str | None) -> None:
+    """Convert a flow that LangFlow exported, and keep it on the gateway. Its Python is never run."""
+    convert = next(iter(entry_points(group="penstock.flow_importer"))).load()
+    own_name, document, explanation = convert(Path(file).read_bytes(), **chosen)
+    if explain:
+        print(explanation)
+    if output == "-":
+        print(document)
+    elif output is not None:
+        Path(output).write_text(document, encoding="utf-8")
+    if explain or output is not None:
+        return
+    async with Penstock(gateway, api_key=api_key()) as client:
+        flow = await client.create_flow(name or own_name, document, replace=True)
+    print(f"{flow.name} {flow.content_hash[:12]}")
+
+
 @flow_commands.command(name="list")
 @GATEWAY_OPTION
 @in_loop

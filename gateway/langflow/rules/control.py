@@ -1,0 +1,126 @@
+"""Control: a router by a condition, a model for each row, another flow."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from gateway.langflow.carried import Carried
+from gateway.langflow.draft import Draft
+from gateway.langflow.naming import slug
+from gateway.langflow.place import Place
+from gateway.langflow.rendering import as_text, computed
+from gateway.langflow.rules.models import asked, prompt, system
+from gateway.values import PortType
+
+TRUE, FALSE = "true_result", "false_result"
+_NUMBER: Final = r"r'^\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*$'"
+_TEXTUAL: Final = {
+    "equals": "text == match",
+    "not equals": "text != match",
+    "contains": "text.contains(match)",
+    "starts with": "text.startsWith(match)",
+    "ends with": "text.endsWith(match)",
+}
+_NUMERIC: Final = {"less than": "<", "less than or equal": "<=", "greater than": ">", "greater than or equal": ">="}
+ROWS_MAX: Final = 1000
+
+
+def conditional_router(place: Place) -> None:
+    """A text sent one way or another by a condition on it."""
+    ports = {"text": prompt(place, "input_text"), "match": prompt(place, "match_text")}
+    condition = _condition(place, place.written("operator", "equals"), ports)
+    if condition is None:
+        return
+    for output, fields in ((TRUE, ("true_case_message", "message")), (FALSE, ("false_case_message", "message"))):
+        if place.wants(output):
+            place.gives(output, Carried(port=_branch(place, output, fields, condition, ports), type=PortType.TEXT))
+
+
+def _branch(place: Place, output: str, fields: tuple[str, ...], condition: str, ports: Mapping[str, str]) -> str:
+    field = next((name for name in fields if place.connected(name) or place.written(name)), "")
+    sent = prompt(place, field) if field else ports["text"]
+    when = condition if output == TRUE else f"!({condition})"
+    params = {"type": "text", "cases": [{"name": output, "when": when}], "otherwise": "otherwise"}
+    node = place.add("switch", params, {"value": sent, **ports}, part="" if output == TRUE else "otherwise")
+    return f"{node}.{output}"
+
+
+def _condition(place: Place, operator: str, ports: dict[str, str]) -> str | None:
+    if operator in _TEXTUAL:
+        if not place.component.flag("case_sensitive", default=True):
+            for name, port in ports.items():
+                ports[name] = f"{place.add('transform', {'operation': 'lower'}, {'value': port}, part=name)}.result"
+        return _TEXTUAL[operator]
+    if operator in _NUMERIC:
+        numbers = f"text.matches({_NUMBER}) && match.matches({_NUMBER})"
+        return f"{numbers} && double(text.trim()) {_NUMERIC[operator]} double(match.trim())"
+    if operator == "regex":
+        return _pattern(place, ports)
+    hint = f"known: {', '.join([*_TEXTUAL, 'regex', *_NUMERIC])}"
+    place.refuse(f"the operator {operator[:40]!r}", field="operator", instead=hint)
+    return None
+
+
+def _pattern(place: Place, ports: dict[str, str]) -> str | None:
+    pattern = place.written("match_text")
+    if place.connected("match_text"):
+        place.refuse("a pattern that another component gives", field="match_text", instead="write the pattern")
+        return None
+    node = place.add(
+        "transform", {"operation": "regex_test", "pattern": f"^(?:{pattern})"}, {"value": ports["text"]}, part="test"
+    )
+    ports["matched"] = f"{node}.result"
+    del ports["match"]
+    return "matched"
+
+
+def batch_run(place: Place) -> None:
+    """A model's answer for each row."""
+    rows, column = place.value("df"), place.written("column_name")
+    if rows is None:
+        place.refuse("nothing is connected to it", field="df", instead="connect the rows that it is to run over")
+        return
+    items, shape = _texts_of(place, rows, column), place.model("model")
+    params = asked(place, shape or place.component)
+    inputs: dict[str, str] = {}
+    system(place, "system_message", params, inputs)
+    params["caller_sampling"] = False
+    body = Draft()
+    item = body.add("item", "input", {"type": "text"})
+    fed = {"prompt": f"{item}.value"}
+    if "system" in inputs:
+        fed["system"] = f"{body.add('system', 'input', {'type': 'text'})}.value"
+    answer = body.add("answer", "generate", params, fed)
+    body.add("text", "output", {"name": "text"}, {"value": f"{answer}.text"})
+    node = place.add("map", {"item": item, "items_max": ROWS_MAX, "body": body.document()}, {"items": items, **inputs})
+    answers = frozenset({"model_response", "text", place.written("output_column_name", "model_response")})
+    place.gives_all(Carried(port=f"{node}.text", type=PortType.LIST, names=answers))
+
+
+def _texts_of(place: Place, rows: Carried, column: str) -> str:
+    """A port that gives the texts that a model is asked, a list."""
+    if rows.type is PortType.LIST:
+        return rows.port
+    if rows.type is PortType.DOCUMENTS:
+        return computed(place, "passages.map(p, p.text)", PortType.LIST, {"passages": rows.port}, part="texts")
+    if rows.type is PortType.TEXT:
+        return computed(place, "[text]", PortType.LIST, {"text": rows.port}, part="texts")
+    part = f'string(row["{column}"])' if column.isidentifier() else "string(row)"
+    return computed(place, f"rows.map(row, {part})", PortType.LIST, {"rows": rows.port}, part="texts")
+
+
+def run_flow(place: Place) -> None:
+    """Another flow, by the name that ours has: its own in small letters."""
+    name = slug(place.written("flow_name_selected") or place.written("flow_name"))
+    if not name:
+        place.refuse("it names no flow", field="flow_name_selected", instead="choose the flow that it is to run")
+        return
+    field = next((each for each in place.arriving if each not in {"flow_name_selected", "flow_name", "session_id"}), "")
+    params: dict[str, Any] = {"flow": name, "outputs": {"message": "text"}}
+    inputs: dict[str, str] = {}
+    if field:
+        value = place.value(field)
+        inputs = {"input_value": as_text(place, value)} if value is not None else {}
+        params["inputs"] = {"input_value": "text"}
+    node = place.add("flow", params, inputs)
+    place.note(f"runs our flow {name!r}, which must be imported too, with its input_value and its message")
+    place.gives_all(Carried(port=f"{node}.message", type=PortType.TEXT))
