@@ -14,6 +14,8 @@ from gateway.compiler import Compiler, RunLimits
 from gateway.flow_cache import FlowCache
 from gateway.flow_model import Bounds
 from gateway.flows import Flows, LateSubflows
+from gateway.langflow_api.dialect import LangflowApi
+from gateway.langflow_api.jobs import Jobs, working
 from gateway.redis_sessions import redis_sessions
 from gateway.replicas.generator import ReplicatedGenerator, replicated
 from gateway.replicas.replica import ReplicaLimits
@@ -70,7 +72,29 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
             await seed(flows, settings.flows_dir)
         flow_pb2_grpc.add_FlowServiceServicer_to_server(FlowServicer(flows), assembly.dispatcher)  # type: ignore[no-untyped-call]
         flow_pb2_grpc.add_RunServiceServicer_to_server(RunServicer(flows), assembly.dispatcher)  # type: ignore[no-untyped-call]
+        jobs = await stack.enter_async_context(working(_jobs(settings)))
+        assembly.dispatcher.dialects.append(_langflow_api(settings, flows, sessions, jobs))
         yield
+
+
+def _jobs(settings: GatewaySettings) -> Jobs:
+    return Jobs(
+        running_max=settings.background_runs_max,
+        waiting_max=settings.background_queue_max,
+        kept_max=settings.background_results_max,
+        expiry_s=settings.background_expiry_s,
+    )
+
+
+def _langflow_api(settings: GatewaySettings, flows: Flows, sessions: Sessions, jobs: Jobs) -> LangflowApi:
+    return LangflowApi(
+        flows,
+        sessions,
+        jobs,
+        faces_max=settings.flow_cache_max,
+        deadline_s=settings.run_deadline_s,
+        body_bytes_max=settings.message_bytes_max,
+    )
 
 
 def _generator(settings: GatewaySettings, telemetry: Telemetry) -> AbstractAsyncContextManager[ReplicatedGenerator]:

@@ -30,6 +30,7 @@ FLOW_ID: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 PAGE_SIZE_MAX: Final = 1000
 PAGE_SIZE: Final = 100
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -220,7 +221,7 @@ class LateSubflows:
         return await self.flows.run(flow_id, inputs, run)
 
 
-def remember(known: OrderedDict[str, T], key: str, value: T, most: int) -> None:
+def remember(known: OrderedDict[K, T], key: K, value: T, most: int) -> None:
     """Keeps a value as the newest of at most `most`."""
     known[key] = value
     known.move_to_end(key)

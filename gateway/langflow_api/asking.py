@@ -33,7 +33,7 @@ class Asked:
     def request(self) -> flow_pb2.RunFlowRequest:
         """The run's request."""
         request = flow_pb2.RunFlowRequest(
-            name=f"flows/{self.face.flow_id}", inputs=to_struct(self.inputs), session=memory(self.face, self.session)
+            name=f"flows/{self.face.flow_id}", inputs=to_struct(self.inputs), session=memory(self.face.id, self.session)
         )
         if self.overrides:
             request.overrides.CopyFrom(to_struct(self.overrides))
@@ -86,17 +86,15 @@ def ask(
     if input_value is not None:
         for component in face.chosen_inputs(input_type, components):
             made.inputs[component.input or ""] = input_value
-    return Asked(
-        face=face, inputs=made.inputs, overrides=made.overrides, session=session or face.id, input_value=input_value
-    )
+    return Asked(face=face, inputs=made.inputs, overrides=made.overrides, session=session or face.id, input_value=input_value)
 
 
-def memory(face: Face, session: str) -> str:
-    """The session of ours that a client's stands for. In LangFlow a session's messages are those of one flow."""
-    name = session if session == face.id else f"{face.id}/{session}"
-    if len(name.encode(errors="replace")) <= _SESSION_BYTES_MAX:
+def memory(flow: str, session: str) -> str:
+    """The session of ours that a client's stands for: in LangFlow a session's messages are those of one flow."""
+    name = session if session == flow else f"{flow}/{session}"
+    if len(name.encode()) <= _SESSION_BYTES_MAX:
         return name
-    return f"{face.id}/{hashlib.sha256(session.encode(errors='replace')).hexdigest()}"
+    return f"{flow}/{hashlib.sha256(session.encode()).hexdigest()}"
 
 
 def ran(asked: Asked, response: flow_pb2.RunFlowResponse, nodes: Mapping[str, str] | None = None) -> Ran:

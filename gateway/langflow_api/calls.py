@@ -6,7 +6,6 @@ the API key that OpenAI's own client asks for, is often made up.
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
-from urllib.parse import unquote
 
 from gateway.langflow_api.wording import Refused, retry_headers, told
 from penstock.errors import InvalidArgument, MalformedRequest, PenstockError
@@ -27,8 +26,6 @@ VARIABLE: Final = "x-langflow-global-var-"
 Work = Callable[[DialectCall], Awaitable[None]]
 
 
-
-
 def keyed(work: Work) -> Work:
     """A handler whose calls are made with LangFlow's key, and which words refusals."""
 
@@ -43,8 +40,8 @@ def keyed(work: Work) -> Work:
         except PenstockError as error:
             if call.exchange.started:
                 raise
-            refusal = told(error, has_key=has_key(call), name=unquote(call.parts[0]) if call.parts else "")
-            await call.answer(refusal.status, refusal.body, retry_headers(error))
+            said = told(error, has_key=has_key(call), name=call.parts[0] if call.parts else "")
+            await call.answer(said.status, said.body, retry_headers(error))
 
     return handle
 
@@ -98,7 +95,7 @@ async def refuse(call: DialectCall, refusal: Refused) -> None:
 
 async def known_flow(call: DialectCall, name: str) -> Any:
     """The flow of this id, as a caller who may read flows sees it. Raises FlowNotFound, and what the key deserves."""
-    return await call.unary(GET, flow_pb2.GetFlowRequest(name=f"flows/{name}"))
+    return (await call.unary(GET, flow_pb2.GetFlowRequest(name=f"flows/{name}"))).flow
 
 
 def check_json(call: DialectCall) -> None:
@@ -111,5 +108,3 @@ def check_form(call: DialectCall) -> None:
     """Raises MalformedRequest for a form that a browser sends on behalf of another site."""
     if "origin" in call.headers:
         raise MalformedRequest("a form from a page of another site is not taken; send JSON")
-
-

@@ -7,11 +7,11 @@ chat input, its outputs are chat outputs, and whatever may be overridden is a fi
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.flow_model import Flow, FlowInput, Node
+from gateway.flow_model import Flow, Node
 from gateway.flows import Flows, remember
 from gateway.langflow_api.calls import GET, known_flow
 from gateway.nodes.spec import NodeParams
@@ -169,11 +169,11 @@ def _native(flow_id: str, flow: Flow) -> Origin:
     chat = next((each.name for each in flow.inputs if each.type is PortType.TEXT), None)
     feeding = {edge.target: edge.source for edge in flow.edges}
     nodes = {node.id: node for node in flow.nodes}
-    components = [_component(node, chat, flow.inputs, nodes.get(feeding.get(node.id, ""))) for node in flow.nodes]
+    components = [_component(node, chat, nodes.get(feeding.get(node.id, ""))) for node in flow.nodes]
     return Origin(format="penstock", name=flow_id, components=components)
 
 
-def _component(node: Node, chat: str | None, inputs: Iterable[FlowInput], source: Node | None) -> Component:
+def _component(node: Node, chat: str | None, source: Node | None) -> Component:
     about: dict[str, Any] = {"id": node.id, "type": node.type, "display_name": node.id, "nodes": [node.id]}
     if node.type == "input":
         name = node.params.name or node.id
@@ -196,5 +196,5 @@ def _adapter(node: Node | None, param: str) -> TypeAdapter[Any] | None:
     params = type(node.params) if node is not None else NodeParams
     for name, info in params.model_fields.items():
         if param in (name, info.alias):
-            return TypeAdapter(info.annotation)
+            return TypeAdapter(cast("type[Any]", info.annotation))
     return None

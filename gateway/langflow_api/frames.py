@@ -1,6 +1,7 @@
 """The events of /api/v2/workflows: LangFlow's own, and those of AG-UI."""
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -25,6 +26,8 @@ from gateway.langflow_api.telling import Begun, Built, Ended, Happening, Said, T
 from gateway.origin import Component
 
 PROTOCOLS: Final = ("agui", "langflow")
+_PLAIN: Final = re.compile(r"(?!(?i:true|false|yes|no|on|off|null)$)[A-Za-z][^\x00-\x1f]*")
+_SPECIAL: Final = re.compile(r": | #|[:\s]$")
 
 
 class Frames(Protocol):
@@ -189,10 +192,19 @@ def _result(face: Any, component: Component, built: Built) -> dict[str, Any]:
 
 
 def _params(component: Component, text: str) -> str:
+    """What LangFlow shows of a chat component: YAML."""
     if not is_chat(component):
         return "None"
     side, name = sender(component)
-    return f"- Files: []\n  Message: {text}\n  Sender: {side}\n  Sender Name: {name}\n  Type: object\n"
+    return f"- Files: []\n  Message: {_yaml(text)}\n  Sender: {side}\n  Sender Name: {_yaml(name)}\n  Type: object\n"
+
+
+def _yaml(text: str) -> str:
+    """A text as YAML: plain where that is no other type or structure, else in quotes."""
+    if _PLAIN.fullmatch(text) and not _SPECIAL.search(text):
+        return text
+    quoted = text.replace("'", "''")
+    return f"'{quoted}'" if text.isprintable() else json.dumps(text, ensure_ascii=False)
 
 
 def _instant() -> str:

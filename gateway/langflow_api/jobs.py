@@ -106,7 +106,8 @@ class Jobs:
         """Runs `work` when it is its turn. Raises Overloaded. Its result is kept unless nobody will ask for it."""
         if len(self._tasks) >= self._most:
             raise Overloaded(
-                f"{len(self._tasks)} runs are in the background, which is this gateway's limit; try again later", retry_after_s=1.0
+                f"{len(self._tasks)} runs are in the background, which is this gateway's limit; try again later",
+                retry_after_s=1.0,
             )
         self._forget()
         self._alive[job.id] = job

@@ -75,7 +75,7 @@ def sender(component: Component) -> tuple[str, str]:
 def message(face: Face, component: Component) -> dict[str, Any]:
     """LangFlow's Message as it is written out."""
     side, name = sender(component)
-    data = {
+    data: dict[str, Any] = {
         "timestamp": slot("timestamp"), "sender": side, "sender_name": name, "session_id": slot("session"), "context_id": "",
         "text": slot("text"), "files": [], "error": False, "edit": False, "properties": _properties(component),
         "category": "message", "content_blocks": [], "session_metadata": {"graph_run_id": slot("run")}, "id": slot("id"),
@@ -104,15 +104,21 @@ def _row(face: Face, component: Component) -> dict[str, Any]:
 
 def _result(face: Face, component: Component) -> dict[str, Any]:
     side, name = sender(component)
-    result = {"timedelta": None, "duration": None, "component_display_name": component.display_name}
+    result: dict[str, Any] = {"timedelta": None, "duration": None, "component_display_name": component.display_name}
     result |= {"component_id": component.id, "used_frozen_result": False, "token_usage": None}
     if not is_chat(component):
         output = output_name(component)
         whole = {output: message(face, component)} if component.role == "text_output" else {}
-        said = {"repr": slot("text"), "raw": slot("text"), "type": "text"}
+        shown = {"repr": slot("text"), "raw": slot("text"), "type": "text"}
         outputs = {output: {"message": slot("text"), "type": "text"}}
-        return {"results": whole, "artifacts": {output: said}, "outputs": outputs, "logs": {output: []}, "messages": []} | result
-    said = {
+        return {
+            "results": whole,
+            "artifacts": {output: shown},
+            "outputs": outputs,
+            "logs": {output: []},
+            "messages": [],
+        } | result
+    said: dict[str, Any] = {
         "message": slot("text"), "sender": side, "sender_name": name, "session_id": slot("session"), "stream_url": None,
         "component_id": component.id, "files": [], "type": "text",
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import orjson
@@ -184,14 +185,10 @@ def number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
 
 def _form(parts: Mapping[str, multipart.Part]) -> dict[str, Any]:
     """The fields of a form that a run knows. Tweaks that are no JSON are passed over, as LangFlow does; so are files."""
-    found: dict[str, Any] = {
-        name: parts[name].text for name in _FORM_FIELDS if name in parts and parts[name].filename is None
-    }
+    found: dict[str, Any] = {name: parts[name].text for name in _FORM_FIELDS if name in parts and parts[name].filename is None}
     if "tweaks" in parts:
-        try:
+        with suppress(orjson.JSONDecodeError):
             found["tweaks"] = orjson.loads(parts["tweaks"].data)
-        except orjson.JSONDecodeError:
-            pass
     return found
 
 

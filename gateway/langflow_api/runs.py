@@ -111,9 +111,7 @@ class Runs:
             await call.write(_event("error", orjson.dumps({"error": failure_text(error, component_of(face, error))})))
         return await call.end()
 
-    async def _write(
-        self, call: DialectCall, telling: Telling, happening: Happening, chosen: tuple[Component, ...]
-    ) -> None:
+    async def _write(self, call: DialectCall, telling: Telling, happening: Happening, chosen: tuple[Component, ...]) -> None:
         if isinstance(happening, Token):
             said = b'{"chunk": %s, "id": "%s"}' % (text_json(happening.text), telling.id_of(happening.component).encode())
             await call.write(_event("token", said))
@@ -168,7 +166,8 @@ async def ended_run(call: DialectCall, telling: Telling, chosen: tuple[Component
             return ran(telling.asked, await call.unary(RUN, telling.asked.request()))
         return await streamed_to_the_end(call, telling)
     except PenstockError as error:
-        raise error.located(component=component_of(face, error))
+        error.located(component=component_of(face, error))
+        raise
 
 
 async def streamed_to_the_end(call: DialectCall, telling: Telling) -> Ran:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -87,7 +87,9 @@ class Workflows:
 
     async def events(self, call: DialectCall) -> None:
         """GET /api/v2/workflows/{job}/events: those so far, after Last-Event-ID, then the others as they come."""
-        job = await self._job(call, call.parts[0], "Background run not found", f"No background run for job {call.parts[0][:64]}.")
+        job = await self._job(
+            call, call.parts[0], "Background run not found", f"No background run for job {call.parts[0][:64]}."
+        )
         last = call.headers.get("last-event-id", "")
         told = int(last) if last.isascii() and last.isdecimal() and len(last) < 10 else 0
         await call.start_stream()
@@ -206,10 +208,8 @@ class Workflows:
         flow_id = self._jobs.flow_of(job_id)
         if flow_id is None:
             await refuse(call, unknown)
-        try:
+        with suppress(FlowNotFound):  # It was deleted since; who calls is known all the same.
             await known_flow(call, flow_id or "")
-        except FlowNotFound:
-            pass  # It was deleted since; who calls is known all the same.
         job = self._jobs.get(job_id, identity.current().tenant)
         if job is None:
             raise unknown
@@ -252,7 +252,7 @@ def _no_flow(name: str) -> Refused:
 def _whole(request: WorkflowRequest, asked: Asked, ended: Ran) -> bytes:
     outputs = {each.id: output_entry(each, ended.texts[each.id]) for each in asked.face.outputs if each.id in ended.texts}
     return orjson.dumps(
-        _entry(request, asked, asked.session)
+        _entry(asked, asked.session)
         | {"status": "completed", "output": _answer(outputs, request.output_ids), "errors": [], "warnings": []}
         | _echo(request, outputs)
     )
@@ -263,17 +263,21 @@ def _failed(request: WorkflowRequest, asked: Asked, error: PenstockError) -> Map
     said = {"error": failure_text(error, component_of(asked.face, error)), "code": "EXECUTION_ERROR", "details": details}
     none = {"reason": "failed", "text": None, "source": None}
     return (
-        _entry(request, asked, None)
+        _entry(asked, None)
         | {"status": "failed", "output": none, "errors": [said], "warnings": []}
         | _echo(request, {})
         | {"has_errors": True}
     )
 
 
-def _entry(request: WorkflowRequest, asked: Asked, session: str | None) -> dict[str, Any]:
+def _entry(asked: Asked, session: str | None) -> dict[str, Any]:
     return {
-        "flow_id": asked.face.id, "session_id": session, "job_id": asked.run, "object": "response", "created_timestamp": _instant()
-    }  # fmt: skip
+        "flow_id": asked.face.id,
+        "session_id": session,
+        "job_id": asked.run,
+        "object": "response",
+        "created_timestamp": _instant(),
+    }
 
 
 def _echo(request: WorkflowRequest, outputs: Mapping[str, Any]) -> dict[str, Any]:
