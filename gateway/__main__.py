@@ -17,6 +17,8 @@ from gateway.databases.reading import ReadingLimits
 from gateway.flow_cache import FlowCache
 from gateway.flow_model import Bounds
 from gateway.flows import Flows, LateSubflows
+from gateway.langflow_api.dialect import LangflowApi
+from gateway.langflow_api.jobs import Jobs, working
 from gateway.mcp_tools.dialect import mcp_dialect
 from gateway.openai_api.dialect import OpenAiDialect
 from gateway.redis_sessions import redis_sessions
@@ -88,7 +90,29 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
         assembly.dispatcher.dialects.append(OpenAiDialect(flows, sessions))
         tools = mcp_dialect(settings.mcp_origins.split(","), settings.message_bytes_max)
         assembly.dispatcher.dialects.append(await stack.enter_async_context(tools))
+        jobs = await stack.enter_async_context(working(_jobs(settings)))
+        assembly.dispatcher.dialects.append(_langflow_api(settings, flows, sessions, jobs))
         yield
+
+
+def _jobs(settings: GatewaySettings) -> Jobs:
+    return Jobs(
+        running_max=settings.background_runs_max,
+        waiting_max=settings.background_queue_max,
+        kept_max=settings.background_results_max,
+        expiry_s=settings.background_expiry_s,
+    )
+
+
+def _langflow_api(settings: GatewaySettings, flows: Flows, sessions: Sessions, jobs: Jobs) -> LangflowApi:
+    return LangflowApi(
+        flows,
+        sessions,
+        jobs,
+        faces_max=settings.flow_cache_max,
+        deadline_s=settings.run_deadline_s,
+        body_bytes_max=settings.message_bytes_max,
+    )
 
 
 def _databases(settings: GatewaySettings) -> AbstractAsyncContextManager[SqlConnections]:

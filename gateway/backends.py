@@ -250,6 +250,10 @@ class Sessions(Protocol):
         """Adds messages, all or none. Raises BackendUnavailable."""
         ...
 
+    async def forget(self, session: str) -> None:
+        """Forgets a session's messages. Raises BackendUnavailable."""
+        ...
+
 
 class Subflows(Protocol):
     """The flows of the gateway, for a node that runs another one."""

@@ -1,6 +1,7 @@
 """Between the flow protos and the core's own values. Nothing is decided here."""
 
 import re
+from dataclasses import replace
 from typing import Final
 
 import orjson
@@ -21,10 +22,11 @@ from gateway.execution import (
 from gateway.flow_model import Flow, Node
 from gateway.flows import StoredFlow
 from gateway.nodes.generate import caller_sampling
+from gateway.origin import Provenance
 from gateway.structs import from_struct, to_struct
-from gateway.values import Document
+from gateway.values import Document, as_json
 from penstock import paging
-from penstock.errors import InvalidArgument, Violation
+from penstock.errors import InvalidArgument, PermissionDenied, Violation
 from penstock.flow.v1 import flow_pb2
 
 SESSION_BYTES_MAX: Final = 256
@@ -68,7 +70,14 @@ def flow(stored: StoredFlow) -> flow_pb2.Flow:
         inputs=[flow_pb2.FlowInput(name=name, type=kind, required=required) for name, kind, required in stored.inputs],
         outputs=stored.outputs,
         description=stored.description,
+        origin=_origin(stored.origin),
     )
+
+
+def _origin(origin: Provenance) -> flow_pb2.Flow.Origin | None:
+    if not origin.format:
+        return None
+    return flow_pb2.Flow.Origin(format=origin.format, id=origin.id, name=origin.name, endpoint_name=origin.endpoint_name)
 
 
 def violation(fault: Violation) -> flow_pb2.Violation:
@@ -95,6 +104,18 @@ def ports(node: Node) -> flow_pb2.NodePorts:
 
 def call(request: flow_pb2.RunFlowRequest | flow_pb2.StreamFlowRequest, flow: Flow) -> Call:
     """What a request says of the run beside its inputs. Raises InvalidArgument, PermissionDenied."""
+    if isinstance(request, flow_pb2.StreamFlowRequest) and request.node_outputs:
+        return replace(_call(request, flow), node_outputs=_may_see_nodes(flow))
+    return _call(request, flow)
+
+
+def _may_see_nodes(flow: Flow) -> bool:
+    if flow.overrides != "all":
+        raise PermissionDenied('this flow tells no caller what its nodes give; its "overrides" would have to be "all"')
+    return True
+
+
+def _call(request: flow_pb2.RunFlowRequest | flow_pb2.StreamFlowRequest, flow: Flow) -> Call:
     if not (request.session or request.messages or request.tools or request.sampling.fields):
         return NOTHING_SAID
     return Call(
@@ -159,8 +180,10 @@ def event(happened: Event) -> flow_pb2.StreamFlowResponse:
             return response(token=response.Token(node_id=node, text=text))
         case NodeStarted(node_id=node, node_type=kind):
             return response(node_started=response.NodeStarted(node_id=node, node_type=kind))
-        case NodeFinished(node_id=node, node_type=kind, duration_s=duration_s):
-            return response(node_finished=response.NodeFinished(node_id=node, node_type=kind, duration_s=duration_s))
+        case NodeFinished(node_id=node, node_type=kind, duration_s=duration_s, outputs=outputs):
+            given = None if outputs is None else to_struct({name: as_json(value) for name, value in outputs.items()})
+            finished = response.NodeFinished(node_id=node, node_type=kind, duration_s=duration_s, outputs=given)
+            return response(node_finished=finished)
         case SourcesFound(node_id=node, documents=documents):
             return response(sources=response.Sources(node_id=node, sources=[_source(node, each) for each in documents]))
         case RunResult():

@@ -21,11 +21,12 @@ class NodeStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeFinished:
-    """A node has given its outputs."""
+    """A node has given its outputs, which are told to who asked for them."""
 
     node_id: str
     node_type: str
     duration_s: float
+    outputs: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,12 +109,14 @@ class Call:
     """What a caller says of a run beside its inputs (flow.proto, RunFlowRequest).
 
     `messages` None: history is that of the session. `sampling` are parameters of generate nodes by name, checked.
+    `node_outputs`: events tell what each node gave.
     """
 
     session: str = ""
     messages: tuple[ChatMessage, ...] | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     tools: tuple[Tool, ...] = ()
+    node_outputs: bool = False
 
 
 NOTHING_SAID: Final = Call()

@@ -10,9 +10,10 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import orjson
 
@@ -21,6 +22,7 @@ from gateway.compiler import CompiledFlow, Compiler
 from gateway.execution import Run
 from gateway.flow_cache import FlowCache, SingleFlight
 from gateway.flow_model import Flow, FlowInput
+from gateway.origin import NATIVE, Provenance, alias, provenance
 from gateway.overriding import overridden
 from gateway.validation import examine, refusal
 from penstock.errors import FlowNotFound, InvalidArgument, Violation
@@ -28,6 +30,9 @@ from penstock.errors import FlowNotFound, InvalidArgument, Violation
 FLOW_ID: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 PAGE_SIZE_MAX: Final = 1000
 PAGE_SIZE: Final = 100
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,12 @@ class StoredFlow:
     inputs: tuple[tuple[str, str, bool], ...]
     outputs: tuple[str, ...]
     description: str = ""
+    origin: Provenance = NATIVE
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other names under which it is found: the id and the name that an imported flow had where it comes from."""
+        return tuple(dict.fromkeys(name for name in (self.origin.id, self.origin.endpoint_name) if name))
 
 
 class FlowStore(Protocol):
@@ -65,6 +76,10 @@ class FlowStore(Protocol):
         """Whether there was one."""
         ...
 
+    async def resolve(self, alias: str) -> str | None:
+        """The id of the flow that has this alias; of several that flow's which had it first."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowPage:
@@ -85,6 +100,7 @@ class Flows:
         self._names_max = names_max
         self._current: OrderedDict[str, tuple[float, CompiledFlow]] = OrderedDict()
         self._finding: SingleFlight[CompiledFlow] = SingleFlight()
+        self._aliases: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._writes = 0
 
     async def create(self, flow_id: str, document: str, *, replace: bool = False) -> StoredFlow:
@@ -98,7 +114,7 @@ class Flows:
             raise refusal(read.faults)
         compiled = self._compiler.compile(read.flow)
         kept = await self._store.put(_stored(flow_id, read.document, compiled.flow), replace=replace)
-        self._writes += 1
+        self._wrote()
         self._cache.put(compiled.flow.content_hash, compiled)
         self._remember(flow_id, compiled)
         return kept
@@ -122,7 +138,7 @@ class Flows:
     async def delete(self, flow_id: str) -> None:
         """Forgets a flow; runs that have begun go on. Raises FlowNotFound."""
         existed = FLOW_ID.fullmatch(flow_id) is not None and await self._store.delete(flow_id)
-        self._writes += 1
+        self._wrote()
         self._current.pop(flow_id, None)
         if not existed:
             raise _not_found(flow_id)
@@ -150,6 +166,30 @@ class Flows:
 
         return await self._cache.get(key, vary)
 
+    async def resolve(self, name: str) -> str:
+        """The id of the flow that has this id or, failing that, this alias. Raises FlowNotFound."""
+        known = self.known(name)
+        if known is not None:
+            return known
+        with suppress(FlowNotFound):
+            await self.compiled(name)
+            return name
+        searched = alias(name)
+        flow_id = await self._store.resolve(searched) if searched else None
+        if flow_id is None:
+            raise _not_found(name)
+        remember(self._aliases, name, (time.monotonic() + self._refresh_s, flow_id), self._names_max)
+        return flow_id
+
+    def known(self, name: str) -> str | None:
+        """What `resolve` answers, where that costs no query now."""
+        now = time.monotonic()
+        flow = self._current.get(name)
+        if flow is not None and now < flow[0]:
+            return name
+        found = self._aliases.get(name)
+        return found[1] if found is not None and now < found[0] else None
+
     async def compiled(self, flow_id: str) -> CompiledFlow:
         """The flow of this id, ready to run. Raises FlowNotFound."""
         found = self._current.get(flow_id)
@@ -172,11 +212,12 @@ class Flows:
             raise refusal(faults).located(flow=kept.flow_id)
         return self._compiler.compile(flow)
 
+    def _wrote(self) -> None:
+        self._writes += 1
+        self._aliases.clear()
+
     def _remember(self, flow_id: str, compiled: CompiledFlow) -> None:
-        self._current[flow_id] = (time.monotonic() + self._refresh_s, compiled)
-        self._current.move_to_end(flow_id)
-        while len(self._current) > self._names_max:
-            self._current.popitem(last=False)
+        remember(self._current, flow_id, (time.monotonic() + self._refresh_s, compiled), self._names_max)
 
 
 class LateSubflows:
@@ -186,6 +227,14 @@ class LateSubflows:
 
     async def run(self, flow_id: str, inputs: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
         return await self.flows.run(flow_id, inputs, run)
+
+
+def remember(known: OrderedDict[K, T], key: K, value: T, most: int) -> None:
+    """Keeps a value as the newest of at most `most`."""
+    known[key] = value
+    known.move_to_end(key)
+    while len(known) > most:
+        known.popitem(last=False)
 
 
 def interface(inputs: tuple[FlowInput, ...]) -> tuple[tuple[str, str, bool], ...]:
@@ -202,6 +251,7 @@ def _stored(flow_id: str, document: str, flow: Flow) -> StoredFlow:
         inputs=interface(flow.inputs),
         outputs=flow.outputs,
         description=flow.description,
+        origin=provenance(flow.origin),
     )
 
 

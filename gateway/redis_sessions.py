@@ -54,6 +54,9 @@ class RedisSessions:
         if messages:
             await self._within(self._append(self._key(session), messages[-self._messages_max :]))
 
+    async def forget(self, session: str) -> None:
+        await self._within(self._redis.delete(self._key(session)))
+
     async def _append(self, key: str, messages: Sequence[ChatMessage]) -> None:
         async with self._redis.pipeline(transaction=True) as transaction:
             transaction.rpush(key, *map(_text, messages))

@@ -182,7 +182,8 @@ async def _perform(plan: Plan, index: int, inputs: Inputs, run: Run) -> Outputs:
         raise
     if run.emit is not None:
         duration_s = time.perf_counter() - begun
-        await run.emit(NodeFinished(node_id=step.node_id, node_type=step.node_type, duration_s=duration_s))
+        told = outputs if run.call.node_outputs else None
+        await run.emit(NodeFinished(node_id=step.node_id, node_type=step.node_type, duration_s=duration_s, outputs=told))
     return outputs
 
 

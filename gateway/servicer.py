@@ -30,7 +30,7 @@ class FlowServicer(flow_pb2_grpc.FlowServiceServicer):
         return flow_pb2.CreateFlowResponse(flow=conversion.flow(kept))
 
     async def GetFlow(self, request: flow_pb2.GetFlowRequest, context: CallContext) -> flow_pb2.GetFlowResponse:
-        kept = await self._flows.get(conversion.flow_id(request.name))
+        kept = await self._flows.get(await self._flows.resolve(conversion.flow_id(request.name)))
         return flow_pb2.GetFlowResponse(flow=conversion.flow(kept))
 
     async def ListFlows(self, request: flow_pb2.ListFlowsRequest, context: CallContext) -> flow_pb2.ListFlowsResponse:
@@ -65,7 +65,7 @@ class RunServicer(flow_pb2_grpc.RunServiceServicer):
         self._flows = flows
 
     async def RunFlow(self, request: flow_pb2.RunFlowRequest, context: CallContext) -> flow_pb2.RunFlowResponse:
-        name = conversion.flow_id(request.name)
+        name = await self._flows.resolve(conversion.flow_id(request.name))
         compiled = await self._flows.varied(name, from_struct(request.overrides))
         call = conversion.call(request, compiled.flow)
         return conversion.result(await compiled.run(from_struct(request.inputs), name=name, call=call))
@@ -75,7 +75,7 @@ class RunServicer(flow_pb2_grpc.RunServiceServicer):
         request: flow_pb2.StreamFlowRequest,
         context: CallContext,
     ) -> AsyncIterator[flow_pb2.StreamFlowResponse]:
-        name = conversion.flow_id(request.name)
+        name = await self._flows.resolve(conversion.flow_id(request.name))
         compiled = await self._flows.varied(name, from_struct(request.overrides))
         call = conversion.call(request, compiled.flow)
         async with aclosing(compiled.events(from_struct(request.inputs), name=name, call=call)) as events:

@@ -58,6 +58,11 @@ class MemorySessions:
         while len(self._kept) > self._sessions_max or self._chars > self._chars_max:
             self._drop_oldest()
 
+    async def forget(self, session: str) -> None:
+        dropped = self._kept.pop((self._tenant(), session), None)
+        if dropped is not None:
+            self._chars -= dropped.chars
+
     def _forget(self) -> None:
         """All that has expired: those written longest ago stand first."""
         now = self._now()

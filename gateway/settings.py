@@ -138,3 +138,16 @@ class GatewaySettings(ServiceSettings):
         description="Origins whose web pages may call tools at /mcp, with commas between: https://chat.example.com. "
         "Programs that are no pages need none. Empty: no page may.",
     )
+    background_runs_max: int = Field(default=16, ge=1, le=10_000, description="Runs in the background at the same time.")
+    background_queue_max: int = Field(
+        default=256,
+        ge=0,
+        le=100_000,
+        description="Runs in the background that wait for their turn; beyond it they are refused.",
+    )
+    background_results_max: int = Field(
+        default=1000, ge=1, le=100_000, description="Results of runs in the background that are kept, the newest."
+    )
+    background_expiry_s: float = Field(
+        default=3600.0, gt=0, le=7 * 86_400, description="Time for which the result of a run in the background is kept."
+    )

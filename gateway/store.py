@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gateway.flows import StoredFlow
+from gateway.origin import Provenance
 from penstock.database_url import unusable_url
 from penstock.errors import AlreadyExists, Unavailable
 
@@ -30,6 +31,14 @@ FLOWS: Final = Table(
     Column("create_time", DateTime(timezone=True), nullable=False),
     # What a list tells of each flow, so that it need not read and validate the documents.
     Column("interface", Text, nullable=False),
+)
+# Several flows may have an alias; it leads to the one that had it first.
+ALIASES: Final = Table(
+    "flow_aliases",
+    METADATA,
+    Column("alias", String(255), primary_key=True),
+    Column("flow_id", String(63), primary_key=True),
+    Column("create_time", DateTime(timezone=True), nullable=False),
 )
 
 
@@ -71,12 +80,20 @@ class SqlFlowStore:
     async def delete(self, flow_id: str) -> bool:
         async with self._connected() as connection:
             result = await connection.execute(delete(FLOWS).where(FLOWS.c.id == flow_id))
+            await connection.execute(delete(ALIASES).where(ALIASES.c.flow_id == flow_id))
         return result.rowcount > 0
+
+    async def resolve(self, alias: str) -> str | None:
+        first = select(ALIASES.c.flow_id).where(ALIASES.c.alias == alias).order_by(ALIASES.c.create_time, ALIASES.c.flow_id)
+        async with self._connected() as connection:
+            flow_id: str | None = (await connection.execute(first.limit(1))).scalar_one_or_none()
+        return flow_id
 
     async def _insert(self, flow: StoredFlow) -> bool:
         try:
             async with self._connected() as connection:
                 await connection.execute(insert(FLOWS).values(id=flow.flow_id, **_columns(flow)))
+                await _put_aliases(connection, flow)
         except IntegrityError:
             return False
         return True
@@ -86,6 +103,8 @@ class SqlFlowStore:
         other = (FLOWS.c.id == flow.flow_id) & (FLOWS.c.content_hash != flow.content_hash)
         async with self._connected() as connection:
             result = await connection.execute(update(FLOWS).where(other).values(**_columns(flow)))
+            if result.rowcount > 0:
+                await _put_aliases(connection, flow)
         return result.rowcount > 0
 
     @asynccontextmanager
@@ -149,12 +168,24 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     cursor.close()
 
 
+async def _put_aliases(connection: AsyncConnection, flow: StoredFlow) -> None:
+    """Makes the flow's aliases those that it has now. One that it had before keeps its time."""
+    own = ALIASES.c.flow_id == flow.flow_id
+    await connection.execute(delete(ALIASES).where(own & ALIASES.c.alias.not_in(flow.aliases)))
+    kept = set((await connection.execute(select(ALIASES.c.alias).where(own))).scalars())
+    for alias in flow.aliases:
+        if alias not in kept:
+            await connection.execute(insert(ALIASES).values(alias=alias, flow_id=flow.flow_id, create_time=flow.create_time))
+
+
 def _columns(flow: StoredFlow) -> dict[str, Any]:
     return {
         "content_hash": flow.content_hash,
         "document": flow.document,
         "create_time": flow.create_time,
-        "interface": orjson.dumps({"inputs": flow.inputs, "outputs": flow.outputs, "description": flow.description}).decode(),
+        "interface": orjson.dumps(
+            {"inputs": flow.inputs, "outputs": flow.outputs, "description": flow.description, "origin": flow.origin}
+        ).decode(),
     }
 
 
@@ -169,4 +200,5 @@ def _stored(row: Row[*tuple[Any, ...]], document: str) -> StoredFlow:
         inputs=tuple((name, kind, required) for name, kind, required in interface["inputs"]),
         outputs=tuple(interface["outputs"]),
         description=interface.get("description", ""),
+        origin=Provenance(**interface.get("origin", {})),
     )

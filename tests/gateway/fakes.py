@@ -203,6 +203,11 @@ class MemoryFlowStore:
     async def delete(self, flow_id: str) -> bool:
         return self.flows.pop(flow_id, None) is not None
 
+    async def resolve(self, alias: str) -> str | None:
+        self.reads += 1
+        owners = [flow for flow in self.flows.values() if alias in flow.aliases]
+        return min(owners, key=lambda flow: flow.create_time).flow_id if owners else None
+
 
 class FakeSubflows:
     """Flows by their names, out of `documents`."""

@@ -48,10 +48,11 @@ class Retrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
 
 
 class Generation(generation_pb2_grpc.GenerationServiceServicer):
-    """Says "Den", "ver"; `before` is awaited before each word."""
+    """Says its `words`; `before` is awaited before each."""
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
+        self.words: tuple[str, ...] = ("Den", "ver")
         self.time_remaining = 0.0
         self.before: Callable[[int], Awaitable[object]] | None = None
         self.closed = asyncio.Event()
@@ -66,7 +67,7 @@ class Generation(generation_pb2_grpc.GenerationServiceServicer):
         self.time_remaining = context.time_remaining()
         response = generation_pb2.StreamGenerateResponse
         try:
-            for index, text in enumerate(("Den", "ver")):
+            for index, text in enumerate(self.words):
                 if self.before is not None:
                     await self.before(index)
                 yield response(delta=response.Delta(text=text, token_count=1))

@@ -1,4 +1,5 @@
 import asyncio
+import json
 
 import pytest
 
@@ -122,3 +123,23 @@ async def test_pages_follow_each_other_without_gap_or_overlap(flows: Flows) -> N
 async def test_a_page_size_out_of_range_is_refused(flows: Flows, size: int) -> None:
     with pytest.raises(InvalidArgument, match="page_size must be from 1 to 1000"):
         await flows.page(size, "")
+
+
+def imported(name: str) -> str:
+    origin = {"format": "langflow", "id": "a0d05fc7-66eb-4818-9191-ee9acc03848e", "endpoint_name": name}
+    return json.dumps({**json.loads(ECHO), "origin": origin})
+
+
+async def test_a_flow_is_resolved_by_its_id_then_by_its_aliases(flows: Flows, store: MemoryFlowStore) -> None:
+    await flows.create("echo", imported("other"))
+    assert flows.known("other") is None
+    for name in ("echo", "other", "A0D05FC7-66EB-4818-9191-EE9ACC03848E"):
+        assert await flows.resolve(name) == "echo"
+    reads = store.reads
+    assert [flows.known("other"), await flows.resolve("other")] == ["echo", "echo"]
+    assert store.reads == reads, "what is known costs no query"
+    await flows.create("other", ECHO)
+    assert await flows.resolve("other") == "other", "an id comes before an alias, and a write is seen at once"
+    for name in ("nobody", "", "a b"):
+        with pytest.raises(FlowNotFound):
+            await flows.resolve(name)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.flows import StoredFlow
+from gateway.origin import Provenance
 from gateway.store import SqlFlowStore, open_store
 from penstock.errors import AlreadyExists, FailedPrecondition, Unavailable
 
@@ -113,3 +114,26 @@ async def test_a_database_that_cannot_be_used_says_where_that_is_set(tmp_path: P
     with pytest.raises(Unavailable, match="file is not a database; check that it runs, and PENSTOCK_GATEWAY_DATABASE_URL"):
         async with open_store("", tmp_path):
             pass
+
+
+def imported(flow_id: str, version: str = "1", endpoint_name: str = "Support") -> StoredFlow:
+    origin = Provenance(format="langflow", id="a0d05fc7-66eb-4818-9191-ee9acc03848e", name="Bot", endpoint_name=endpoint_name)
+    return replace(flow(flow_id, version), origin=origin, description="Answers.")
+
+
+async def test_an_imported_flow_is_found_by_the_names_that_it_had(store: SqlFlowStore) -> None:
+    kept = await store.put(imported("bot"), replace=False)
+    assert await store.get("bot") == kept
+    assert [await store.resolve(name) for name in kept.aliases] == ["bot", "bot"]
+    assert [await store.resolve(name) for name in ("support", "bot", "")] == [None, None, None]
+
+
+async def test_a_name_that_several_had_leads_to_the_first_until_it_has_it_no_more(store: SqlFlowStore) -> None:
+    await store.put(imported("zebra"), replace=False)
+    await store.put(imported("ant"), replace=False)
+    await store.put(imported("zebra", version="2"), replace=True)
+    assert await store.resolve("Support") == "zebra"
+    await store.put(imported("zebra", version="3", endpoint_name="other"), replace=True)
+    assert [await store.resolve(name) for name in ("Support", "other")] == ["ant", "zebra"]
+    await store.delete("ant")
+    assert await store.resolve("Support") is None

@@ -14,7 +14,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Flow(_message.Message):
-    __slots__ = ("name", "content_hash", "document", "create_time", "inputs", "outputs", "description")
+    __slots__ = ("name", "content_hash", "document", "create_time", "inputs", "outputs", "description", "origin")
+    class Origin(_message.Message):
+        __slots__ = ("format", "id", "name", "endpoint_name")
+        FORMAT_FIELD_NUMBER: _ClassVar[int]
+        ID_FIELD_NUMBER: _ClassVar[int]
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        ENDPOINT_NAME_FIELD_NUMBER: _ClassVar[int]
+        format: str
+        id: str
+        name: str
+        endpoint_name: str
+        def __init__(self, format: _Optional[str] = ..., id: _Optional[str] = ..., name: _Optional[str] = ..., endpoint_name: _Optional[str] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +33,7 @@ class Flow(_message.Message):
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
     name: str
     content_hash: str
     document: str
@@ -29,7 +41,8 @@ class Flow(_message.Message):
     inputs: _containers.RepeatedCompositeFieldContainer[FlowInput]
     outputs: _containers.RepeatedScalarFieldContainer[str]
     description: str
-    def __init__(self, name: _Optional[str] = ..., content_hash: _Optional[str] = ..., document: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[FlowInput, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., description: _Optional[str] = ...) -> None: ...
+    origin: Flow.Origin
+    def __init__(self, name: _Optional[str] = ..., content_hash: _Optional[str] = ..., document: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[FlowInput, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., description: _Optional[str] = ..., origin: _Optional[_Union[Flow.Origin, _Mapping]] = ...) -> None: ...
 
 class FlowInput(_message.Message):
     __slots__ = ("name", "type", "required")
@@ -260,7 +273,7 @@ class Usage(_message.Message):
     def __init__(self, input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., model_calls: _Optional[int] = ..., retrievals: _Optional[int] = ...) -> None: ...
 
 class StreamFlowRequest(_message.Message):
-    __slots__ = ("name", "inputs", "session", "messages", "sampling", "overrides", "tools")
+    __slots__ = ("name", "inputs", "session", "messages", "sampling", "overrides", "tools", "node_outputs")
     NAME_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
@@ -268,6 +281,7 @@ class StreamFlowRequest(_message.Message):
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     OVERRIDES_FIELD_NUMBER: _ClassVar[int]
     TOOLS_FIELD_NUMBER: _ClassVar[int]
+    NODE_OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     inputs: _struct_pb2.Struct
     session: str
@@ -275,7 +289,8 @@ class StreamFlowRequest(_message.Message):
     sampling: _struct_pb2.Struct
     overrides: _struct_pb2.Struct
     tools: _containers.RepeatedCompositeFieldContainer[Tool]
-    def __init__(self, name: _Optional[str] = ..., inputs: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., session: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., sampling: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., overrides: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ...) -> None: ...
+    node_outputs: bool
+    def __init__(self, name: _Optional[str] = ..., inputs: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., session: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., sampling: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., overrides: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., node_outputs: _Optional[bool] = ...) -> None: ...
 
 class StreamFlowResponse(_message.Message):
     __slots__ = ("node_started", "node_finished", "sources", "token", "done", "error")
@@ -287,14 +302,16 @@ class StreamFlowResponse(_message.Message):
         node_type: str
         def __init__(self, node_id: _Optional[str] = ..., node_type: _Optional[str] = ...) -> None: ...
     class NodeFinished(_message.Message):
-        __slots__ = ("node_id", "node_type", "duration_s")
+        __slots__ = ("node_id", "node_type", "duration_s", "outputs")
         NODE_ID_FIELD_NUMBER: _ClassVar[int]
         NODE_TYPE_FIELD_NUMBER: _ClassVar[int]
         DURATION_S_FIELD_NUMBER: _ClassVar[int]
+        OUTPUTS_FIELD_NUMBER: _ClassVar[int]
         node_id: str
         node_type: str
         duration_s: float
-        def __init__(self, node_id: _Optional[str] = ..., node_type: _Optional[str] = ..., duration_s: _Optional[float] = ...) -> None: ...
+        outputs: _struct_pb2.Struct
+        def __init__(self, node_id: _Optional[str] = ..., node_type: _Optional[str] = ..., duration_s: _Optional[float] = ..., outputs: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
     class Sources(_message.Message):
         __slots__ = ("node_id", "sources")
         NODE_ID_FIELD_NUMBER: _ClassVar[int]
