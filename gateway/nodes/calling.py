@@ -53,6 +53,12 @@ def told(tools: Sequence[Tool]) -> str:
     return _TOLD.format(tools="\n".join(lines))
 
 
+def written(name: str, arguments: Any) -> str:
+    """A call as the model writes it, for the turns before."""
+    call = orjson.dumps({"name": name, "arguments": arguments}).decode()
+    return f"{OPENING}\n{call}\n{CLOSING}"
+
+
 def found(answer: str, tools: Collection[Tool]) -> Found:
     """The calls of `tools` in an answer. What is no call of one of them stays in the text."""
     names = {each.name for each in tools}

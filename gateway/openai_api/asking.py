@@ -7,6 +7,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.execution import ChatMessage
+from gateway.nodes import calling
 from gateway.openai_api.fields import Fields, an_object, refused, shallow
 from gateway.openai_api.flow_as_model import FlowAsModel
 from gateway.structs import to_struct
@@ -171,4 +172,4 @@ def called(name: str, arguments: str) -> str:
         read = orjson.loads(arguments or "{}")
     except orjson.JSONDecodeError as error:
         raise InvalidArgument(f"the arguments of the call of {name[:64]!r} are not JSON: {error}") from error
-    return orjson.dumps({"tool": name, "arguments": read}).decode()
+    return calling.written(name, read)

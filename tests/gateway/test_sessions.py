@@ -131,6 +131,17 @@ async def test_messages_come_back_in_their_order_and_the_newest_are_kept(kept: K
     assert [each.content for each in await sessions.read("s", 10)] == ["6", "7", "8", "9"]
 
 
+async def test_a_session_can_be_forgotten(kept: Kept) -> None:
+    await kept.sessions.append("s", said("one"))
+    await kept.sessions.append("t", said("two"))
+    await kept.sessions.forget("s")
+    await kept.sessions.forget("never there")
+    assert await kept.sessions.read("s", 9) == ()
+    assert len(await kept.sessions.read("t", 9)) == 1
+    await kept.sessions.append("s", said("anew"))
+    assert [each.content for each in await kept.sessions.read("s", 9)] == ["anew"]
+
+
 async def test_a_session_is_its_tenants_alone(kept: Kept) -> None:
     for tenant, session in (("a", "b:c"), ("a:b", "c"), ("", "a:b:c"), ("a%3Ab", "c")):
         kept.tenant.name = tenant

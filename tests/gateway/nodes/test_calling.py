@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.backends import Answer, Delta
 from gateway.execution import Call, RunResult, Token, Tool, ToolCall
-from gateway.nodes.calling import Found, Holdback, found
+from gateway.nodes.calling import Found, Holdback, found, written
 from gateway.nodes.generate import caller_sampling
 from gateway.validation import examine
 from penstock.errors import InvalidArgument
@@ -52,6 +52,11 @@ def test_calls_of_known_tools_leave_the_text_and_all_else_stays(
     answer: str, text: str | None, calls: tuple[ToolCall, ...]
 ) -> None:
     assert found(answer, TOOLS) == Found(text=answer if text is None else text, calls=calls)
+
+
+def test_a_call_that_was_written_is_found_again() -> None:
+    text = written("weather", {"city": "Ü", "n": [1, None]})
+    assert found(text, TOOLS) == Found(text="", calls=(ToolCall(name="weather", arguments='{"city":"Ü","n":[1,null]}'),))
 
 
 def test_calls_of_one_answer_are_bounded() -> None:

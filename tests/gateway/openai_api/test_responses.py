@@ -93,7 +93,8 @@ async def test_items_are_the_turns_of_the_conversation(client: openai.AsyncOpenA
     ]
     answer = await client.responses.create(model="turns", input=items)
     assert answer.output_text.split("\n") == [
-        "system: be brief", "user: How warm?", 'assistant: {"tool":"weather","arguments":{"city":"Oslo"}}', "tool: 3 degrees",
+        "system: be brief", "user: How warm?", "assistant: <tool_call>", '{"name":"weather","arguments":{"city":"Oslo"}}',
+        "</tool_call>", "tool: 3 degrees",
     ]  # fmt: skip
 
 
