@@ -21,8 +21,8 @@ from gateway.execution import NOTHING_SAID, Call, Emit, Event, EventBuffer, Run,
 from gateway.flow_model import Bounds, Flow, Node
 from gateway.inputs import bind
 from gateway.nodes import NODE_TYPES
-from gateway.nodes.spec import Body, BodySpec, Work
-from gateway.scheduler import Plan, execute, plan, traced
+from gateway.nodes.spec import Body, NodeSpec, ToolUserSpec, Work
+from gateway.scheduler import Plan, alone, execute, plan, traced
 from gateway.values import as_json
 from penstock import semconv
 from penstock.deadline import remaining_s
@@ -200,7 +200,7 @@ class CompiledFlow(Runnable[dict[str, Any], dict[str, Any]]):
         streamed: dict[str, set[str]] = {}
         for edge in self.flow.edges:
             source, target = nodes[edge.source], nodes[edge.target]
-            if source.type == "generate" and edge.source_port == "text" and target.type == "output":
+            if source.type in {"generate", "agent"} and edge.source_port == "text" and target.type == "output":
                 streamed.setdefault(source.id, set()).add(target.params.name or target.id)
         return streamed
 
@@ -211,8 +211,11 @@ def _planned(flow: Flow, compiler: Compiler) -> Plan:
 
 def _work(node: Node, compiler: Compiler) -> Work:
     spec = NODE_TYPES[node.type]
-    if not isinstance(spec, BodySpec):
+    if isinstance(spec, NodeSpec):
         return spec.work(node.params, node.id, compiler.backends)
+    if isinstance(spec, ToolUserSpec):
+        tools = [(tool, alone(tool, _work(tool, compiler), compiler.tracer)) for tool in node.tools]
+        return spec.work(node.params, node.id, tools, compiler.backends)
     assert node.body is not None  # noqa: S101  # Validation has made it.
     return spec.work(node.params, node.id, node.body, _body(_planned(node.body, compiler)))
 

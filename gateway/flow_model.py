@@ -41,13 +41,17 @@ class Ports:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One node. `params` is the frozen model of its type (see nodes.NODE_TYPES); `body` the flow inside a map or a loop."""
+    """One node. `params` is the frozen model of its type (see nodes.NODE_TYPES); `body` the flow inside a map or a loop.
+
+    `tools` are the nodes that an agent may use, their ids the tools' names.
+    """
 
     id: str
     type: str
     params: Any
     ports: Ports
     body: "Flow | None" = None
+    tools: tuple["Node", ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

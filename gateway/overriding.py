@@ -7,7 +7,7 @@ from typing import Any
 from gateway.faults import Faults, checked, quoted, suggestion
 from gateway.flow_model import Flow, Node
 from gateway.nodes import NODE_TYPES
-from gateway.nodes.spec import NodeParams, NodeSpec
+from gateway.nodes.spec import BodySpec, NodeParams, ToolUserSpec
 from penstock.errors import InvalidArgument, PermissionDenied
 
 
@@ -39,7 +39,7 @@ def _changed(node: Node, values: Mapping[str, Any], faults: Faults) -> Node:
     spec, params = NODE_TYPES[node.type], node.params
     assert isinstance(params, NodeParams)  # noqa: S101  # Validation has made them.
     kept = sorted(set(values) & params.protected)
-    if kept or not isinstance(spec, NodeSpec):
+    if kept or isinstance(spec, BodySpec):
         what = f"the parameter {kept[0]!r}" if kept else "what is in it"
         raise PermissionDenied(
             f"{what} of node {node.id!r} is the flow's alone and cannot be overridden", metadata={"node": node.id}
@@ -48,7 +48,8 @@ def _changed(node: Node, values: Mapping[str, Any], faults: Faults) -> Node:
     changed = checked(type(params), written, faults, node_id=node.id, place="overrides")
     if changed is None:
         return node
-    if spec.ports(changed) != node.ports:
+    ports = spec.ports(changed, node.tools) if isinstance(spec, ToolUserSpec) else spec.ports(changed)
+    if ports != node.ports:
         faults.add("the value would give the node other inputs or outputs", node_id=node.id, field="overrides")
         return node
     return replace(node, params=changed)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from gateway.document import BudgetDocument, FlowDocument
 from gateway.nodes import NODE_TYPES
-from gateway.nodes.spec import BodySpec, NodeSpec, OneOf
+from gateway.nodes.spec import OneOf, Spec
 
 REFERENCE_FILE: Final = Path(__file__).parents[1] / "docs/flow-reference.md"
 _WRITTEN: Final = frozenset({"nodes", "edges", "origin"})
@@ -43,7 +43,7 @@ def _lines() -> Iterator[str]:
         yield from _parameters(spec)
 
 
-def _parameters(spec: NodeSpec[Any] | BodySpec[Any]) -> Iterator[str]:
+def _parameters(spec: Spec) -> Iterator[str]:
     if not isinstance(spec.params, OneOf):
         yield from _table(spec.params)
         return

@@ -17,8 +17,8 @@ from opentelemetry import trace
 from opentelemetry.trace import Status, StatusCode
 
 from gateway.execution import NodeFinished, NodeStarted, Run
-from gateway.flow_model import Flow
-from gateway.nodes.spec import Effect, Inputs, Outputs, Work
+from gateway.flow_model import Flow, Node
+from gateway.nodes.spec import Effect, Inputs, Outputs, Use, Work
 from penstock import semconv
 from penstock.errors import Internal, PenstockError
 
@@ -78,6 +78,26 @@ def plan(flow: Flow, work: Mapping[str, Work], tracer: trace.Tracer) -> Plan:
         for node in flow.nodes
     )
     return Plan(steps=steps, waits_for=tuple(len(step.bindings) for step in steps), tracer=tracer)
+
+
+def alone(node: Node, work: Work, tracer: trace.Tracer) -> Use:
+    """A node that is run by itself, with the events, spans and errors of any other."""
+    step = Step(
+        node_id=node.id,
+        node_type=node.type,
+        work=work,
+        bindings=(),
+        feeds=(),
+        span_attributes={semconv.PENSTOCK_NODE_ID: node.id, semconv.PENSTOCK_NODE_TYPE: node.type},
+        may_skip=False,
+        absent_ports=frozenset(),
+    )
+    only = Plan(steps=(step,), waits_for=(0,), tracer=tracer)
+
+    async def use(inputs: Inputs, run: Run) -> Outputs:
+        return await _perform(only, 0, inputs, run)
+
+    return use
 
 
 def _conditional(flow: Flow) -> frozenset[str]:

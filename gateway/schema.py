@@ -13,7 +13,8 @@ from pydantic.json_schema import models_json_schema
 
 from gateway.document import SCHEMA_NAME, EdgeDocument, FlowDocument, NodeDocument
 from gateway.nodes import NODE_TYPES
-from gateway.nodes.spec import BodySpec, NodeParams, NodeSpec, OneOf
+from gateway.nodes.agent import ToolNode
+from gateway.nodes.spec import BodySpec, NodeParams, OneOf, Spec, ToolUserSpec
 
 SCHEMA_FILE: Final = Path(__file__).with_name("flow.schema.json")
 
@@ -41,7 +42,7 @@ def schema_text() -> str:
     return orjson.dumps(flow_schema(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
 
 
-def _node(name: str, spec: NodeSpec[Any] | BodySpec[Any]) -> dict[str, Any]:
+def _node(name: str, spec: Spec) -> dict[str, Any]:
     outline = _untitled(NodeDocument.model_json_schema())
     models = _models(spec)
     references = [{"$ref": f"#/$defs/{model.__name__}"} for model in models]
@@ -59,10 +60,20 @@ def _params_definitions() -> dict[str, Any]:
         body = definitions[model.__name__]["properties"]["body"]
         body |= {"$ref": "#"}
         del body["type"], body["additionalProperties"]
+    tool_types = sorted({name for spec in NODE_TYPES.values() if isinstance(spec, ToolUserSpec) for name in spec.tool_types})
+    definitions[ToolNode.__name__] = {"oneOf": [_tool(name, NODE_TYPES[name]) for name in tool_types if name in NODE_TYPES]}
     return definitions
 
 
-def _models(spec: NodeSpec[Any] | BodySpec[Any]) -> list[type[NodeParams]]:
+def _tool(name: str, spec: Spec) -> dict[str, Any]:
+    """The node that is a tool, which has no id."""
+    node = _node(name, spec)
+    properties = {key: each for key, each in node["properties"].items() if key != "id"}
+    required = [key for key in node["required"] if key != "id"]
+    return node | {"properties": properties, "required": required}
+
+
+def _models(spec: Spec) -> list[type[NodeParams]]:
     return list(spec.params.models.values()) if isinstance(spec.params, OneOf) else [spec.params]
 
 

@@ -18,7 +18,7 @@ from gateway.flow_model import Bounds, Edge, Flow, Node
 from gateway.nodes import NODE_TYPES
 from gateway.nodes.input import GIVEN_TYPES, InputParams, declared
 from gateway.nodes.output import OutputParams
-from gateway.nodes.spec import BodySpec, NodeParams, OneOf
+from gateway.nodes.spec import BodySpec, NodeParams, OneOf, ToolDeclaration, ToolUserSpec
 from gateway.values import PortType
 from gateway.wiring import Wiring, wire
 from penstock.errors import InvalidFlow, Violation
@@ -85,6 +85,8 @@ def _node(written: NodeDocument, faults: Faults, depth: int) -> Node | None:
         return None
     if isinstance(spec, BodySpec):
         return _with_body(written, spec, params, faults, depth)
+    if isinstance(spec, ToolUserSpec):
+        return _with_tools(written, spec, params, faults, depth)
     return Node(id=written.id, type=written.type, params=params, ports=spec.ports(params))
 
 
@@ -105,6 +107,32 @@ def _with_body(written: NodeDocument, spec: BodySpec[Any], params: Any, faults: 
     for field, message in wrong:
         faults.add(message, node_id=written.id, field=f"params.{field}")
     return None if wrong else Node(id=written.id, type=written.type, params=params, ports=spec.ports(params, body), body=body)
+
+
+def _with_tools(written: NodeDocument, spec: ToolUserSpec[Any], params: Any, faults: Faults, depth: int) -> Node | None:
+    declared = spec.tools(params)
+    tools = [tool for each in declared if (tool := _tool(written.id, each, spec, faults, depth)) is not None]
+    if len(tools) < len(declared):
+        return None
+    wrong = spec.faults(params, tools)
+    for field, message in wrong:
+        faults.add(message, node_id=written.id, field=f"params.{field}")
+    ports = spec.ports(params, tools)
+    return None if wrong else Node(id=written.id, type=written.type, params=params, ports=ports, tools=tuple(tools))
+
+
+def _tool(user: str, declared: ToolDeclaration, spec: ToolUserSpec[Any], faults: Faults, depth: int) -> Node | None:
+    if declared.type not in spec.tool_types or declared.type not in NODE_TYPES:
+        known = spec.tool_types & NODE_TYPES.keys()
+        message, hint = f"a node of type {quoted(declared.type)} is no tool", suggestion(declared.type, known, "tools")
+        faults.add(message, node_id=user, field=f"{declared.place}.type", suggestion=hint)
+        return None
+    inner = Faults()
+    node = _node(NodeDocument(id=declared.name, type=declared.type, params=dict(declared.params)), inner, depth)
+    for fault in inner.told():
+        place = f"{declared.place}.{fault.field}"
+        faults.add(fault.message, node_id=user, field=place, suggestion=fault.suggestion)
+    return node
 
 
 def _check_inputs_are_json(nodes: Iterable[Node], faults: Faults) -> None:

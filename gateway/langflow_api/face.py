@@ -72,7 +72,7 @@ class Face:
         fed: dict[str, tuple[Component, ...]] = {}
         for edge in self._edges:
             source, target = self.nodes[edge.source], self.nodes[edge.target]
-            if source.type == "generate" and edge.source_port == "text" and target.type == "output":
+            if source.type in {"generate", "agent"} and edge.source_port == "text" and target.type == "output":
                 output = by_output.get(target.params.name or target.id)
                 if output is not None and output.role == "chat_output":
                     fed[source.id] = (*fed.get(source.id, ()), output)
@@ -188,7 +188,7 @@ def _component(node: Node, chat: str | None, source: Node | None) -> Component:
 
 
 def _made_by(source: Node) -> str:
-    model: str = getattr(source.params, "model", "") if source.type == "generate" else ""
+    model: str = getattr(source.params, "model", "") if source.type in {"generate", "agent"} else ""
     return model or source.type
 
 

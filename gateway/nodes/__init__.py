@@ -1,7 +1,8 @@
 """The node types. A new one is a module here and a line in NODE_TYPES."""
 
-from typing import Any, Final
+from typing import Final
 
+from gateway.nodes.agent import AGENT
 from gateway.nodes.calculator import CALCULATOR
 from gateway.nodes.embed import EMBED
 from gateway.nodes.flow import FLOW
@@ -16,12 +17,12 @@ from gateway.nodes.output import OUTPUT
 from gateway.nodes.prompt import PROMPT
 from gateway.nodes.rerank import RERANK
 from gateway.nodes.retrieve import RETRIEVE
-from gateway.nodes.spec import BodySpec, NodeSpec
+from gateway.nodes.spec import Spec
 from gateway.nodes.sql import SQL
 from gateway.nodes.switch import SWITCH
 from gateway.nodes.transform import TRANSFORM
 
-NODE_TYPES: Final[dict[str, NodeSpec[Any] | BodySpec[Any]]] = {
+NODE_TYPES: Final[dict[str, Spec]] = {
     "input": INPUT,
     "prompt": PROMPT,
     "retrieve": RETRIEVE,
@@ -33,6 +34,7 @@ NODE_TYPES: Final[dict[str, NodeSpec[Any] | BodySpec[Any]]] = {
     "sql": SQL,
     "http": HTTP,
     "calculator": CALCULATOR,
+    "agent": AGENT,
     "switch": SWITCH,
     "join": JOIN,
     "map": MAP,

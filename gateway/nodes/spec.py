@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gateway.backends import Backends
 from gateway.execution import Run
-from gateway.flow_model import Flow, Ports
+from gateway.flow_model import Flow, Node, Ports
 
 Inputs = Mapping[str, Any]
 Outputs = Mapping[str, Any]
@@ -79,3 +79,36 @@ class BodySpec(Generic[P]):
     faults: Callable[[P, Flow], Sequence[tuple[str, str]]]
     ports: Callable[[P, Flow], Ports]
     work: Callable[[P, str, Flow, Body], Work]
+
+
+Use = Callable[[Inputs, Run], Awaitable[Outputs]]
+"""Runs a node as a tool: what its inputs are given, and the `child` run of the node that uses it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolDeclaration:
+    """A node that a parameter declares as a tool. `place` is the field where it stands."""
+
+    name: str
+    type: str
+    params: Mapping[str, Any]
+    place: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolUserSpec(Generic[P]):
+    """A node type that uses other nodes as its tools.
+
+    `tool_types` are the types of nodes that it may use. `faults` says what it has against the tools.
+    """
+
+    summary: str
+    params: type[P]
+    tool_types: frozenset[str]
+    tools: Callable[[P], Sequence[ToolDeclaration]]
+    faults: Callable[[P, Sequence[Node]], Sequence[tuple[str, str]]]
+    ports: Callable[[P, Sequence[Node]], Ports]
+    work: Callable[[P, str, Sequence[tuple[Node, Use]], Backends], Work]
+
+
+Spec = NodeSpec[Any] | BodySpec[Any] | ToolUserSpec[Any]

@@ -94,7 +94,7 @@ def _carries(node: Node, edge: Edge) -> bool:
 
 
 def _sources(source: Node, edge: Edge, made_by: Mapping[str, Any]) -> frozenset[str]:
-    if source.type == "generate":
+    if source.type in {"generate", "agent"}:
         return frozenset({source.id}) if edge.source_port == "text" else frozenset()
     is_branch = source.type == "join" and edge.source_port == "branch"
     return frozenset() if is_branch else made_by.get(source.id, frozenset())

@@ -55,6 +55,25 @@ async def test_null_is_a_value_and_a_list_is_none(world: World) -> None:
     assert refused.value.metadata["node"] == "look"
 
 
+async def test_a_query_may_be_given_by_the_run_and_then_has_no_parameters(world: World) -> None:
+    text = document(
+        node("query", "input"), node("look", "sql", connection="orders"), node("text", "output"),
+        edges=["query > look", "look > text"],
+    )  # fmt: skip
+    world.databases.rows = [{"n": 3}]
+    compiled = world.compile(text)
+    assert (await compiled.run({"query": "SELECT count(*) AS n FROM orders;"})).outputs == {"text": "n\n3"}
+    assert world.databases.calls == [("orders", "SELECT count(*) AS n FROM orders", {})]
+    refused = [
+        ("DROP TABLE orders", "must begin with SELECT"),
+        ("SELECT :x", "parameter :x"),
+        ("S" * 30_000, "30000 characters"),
+    ]
+    for query, message in refused:
+        with pytest.raises(InvalidArgument, match=message):
+            await compiled.run({"query": query})
+
+
 async def test_what_the_database_says_ends_the_run_and_names_the_node(world: World) -> None:
     world.databases.error = FlowMisconfigured("no such table")
     with pytest.raises(FlowMisconfigured) as refused:
