@@ -92,9 +92,11 @@ async def test_items_are_the_turns_of_the_conversation(client: openai.AsyncOpenA
         {"type": "function_call_output", "call_id": "c", "output": "3 degrees"},
     ]
     answer = await client.responses.create(model="turns", input=items)
-    assert answer.output_text.split("\n") == [
-        "system: be brief", "user: How warm?", 'assistant: {"tool":"weather","arguments":{"city":"Oslo"}}', "tool: 3 degrees",
-    ]  # fmt: skip
+    assert answer.output_text == (
+        "system: be brief\nuser: How warm?\n"
+        'assistant: <tool_call>\n{"name":"weather","arguments":{"city":"Oslo"}}\n</tool_call>\n'
+        "tool: 3 degrees"
+    )
 
 
 @pytest.mark.parametrize(
