@@ -1,6 +1,6 @@
 """What a caller asks of a flow, whichever of OpenAI's requests it came in, and the run that this becomes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from gateway.openai_api.flow_as_model import FlowAsModel
 from gateway.structs import to_struct
 from penstock.errors import FailedPrecondition, InvalidArgument
 from penstock.flow.v1 import flow_pb2
+from penstock.tool_actions import CALLS_MAX, ActionTool, action_schema
 
 MESSAGES_MAX: Final = 2000
 TOOLS_MAX: Final = 128
@@ -49,6 +50,7 @@ class Asked:
     form: Mapping[str, Any] | None = None
     form_param: str = ""
     tools: tuple[Tool, ...] = ()
+    must_call: bool = False
     one_call_at_most: bool = False
     session: str = ""
     inputs: Mapping[str, Any] = field(default_factory=dict)
@@ -68,12 +70,11 @@ def run_fields(asked: Asked, flow: FlowAsModel, before: Sequence[ChatMessage] = 
     if asked.tools and not flow.takes_tools:
         raise refused("tools", 'none of the flow\'s generate nodes calls a caller\'s tools; one would need "tools": "caller"')
     last, earlier = _split((*before, *asked.messages), asked.said)
-    sampling, overrides = dict(asked.sampling), asked.overrides
+    sampling, overrides, tools = dict(asked.sampling), asked.overrides, asked.tools
     if asked.form is not None:
-        if not flow.shapes_one:
-            problem = "the flow asks models more than once, and would get this form from all of them"
-            raise refused(asked.form_param, problem, advice='it needs "caller_sampling": false on the generate nodes inside')
-        sampling["structured_output"] = asked.form
+        sampling["structured_output"] = _form(asked, flow)
+    if asked.must_call:
+        sampling["structured_output"], tools = _must_call(asked, flow), ()
     if flow.question in asked.inputs:
         raise refused(f"{EXTENSION}.inputs.{flow.question}", "is given by the last message of the user")
     return {
@@ -83,10 +84,18 @@ def run_fields(asked: Asked, flow: FlowAsModel, before: Sequence[ChatMessage] = 
         "messages": [flow_pb2.ChatMessage(role=each.role, content=each.content) for each in earlier],
         "sampling": to_struct(sampling) if sampling else None,
         "overrides": to_struct(overrides) if overrides else None,
-        "tools": [
-            flow_pb2.Tool(name=each.name, description=each.description, parameters=each.parameters) for each in asked.tools
-        ],
+        "tools": [flow_pb2.Tool(name=each.name, description=each.description, parameters=each.parameters) for each in tools],
     }
+
+
+def _form(asked: Asked, flow: FlowAsModel) -> Mapping[str, Any]:
+    assert asked.form is not None  # noqa: S101  # The caller has looked.
+    if asked.tools:
+        raise refused(asked.form_param, "an answer in a form cannot call tools: leave one of them out")
+    if not flow.shapes_one:
+        problem = "the flow asks models more than once, and would get this form from all of them"
+        raise refused(asked.form_param, problem, advice='it needs "caller_sampling": false on the generate nodes inside')
+    return asked.form
 
 
 def _split(messages: Sequence[ChatMessage], said: str) -> tuple[str, Sequence[ChatMessage]]:
@@ -166,10 +175,46 @@ def json_text(value: Any, param: str) -> str:
     return orjson.dumps(shallow(value, param)).decode()
 
 
+def read_tools(fields: Fields, function_of: Callable[[Fields], Fields]) -> tuple[tuple[Tool, ...], bool]:
+    """The tools that may be called, and whether some must be. `function_of` is the part of a tool that has its name."""
+    choice = fields.values.get("tool_choice")
+    tools = tuple(
+        _tool(each, fields.param(f"tools[{at}]"), function_of) for at, each in enumerate(fields.items("tools", TOOLS_MAX))
+    )
+    if choice == "none" or not tools:
+        return (), False
+    if choice is None or choice in ("auto", "required"):
+        return tools, choice == "required"
+    name = function_of(fields.part("tool_choice")).text("name") if isinstance(choice, dict) else ""
+    named = tuple(tool for tool in tools if tool.name == name)
+    if not named:
+        raise refused("tool_choice", 'is "auto", "none", "required", or one of the tools by its name')
+    return named, True
+
+
+def _tool(value: Any, place: str, function_of: Callable[[Fields], Fields]) -> Tool:
+    tool = Fields(an_object(value, place), f"{place}.")
+    if (kind := tool.text("type", required=True)) != "function":
+        raise refused(tool.param("type"), f"is function; not {kind[:40]!r}")
+    return read_tool(function_of(tool))
+
+
 def called(name: str, arguments: str) -> str:
-    """A call that a model asked for in an earlier turn, as it stands in the conversation."""
+    """A call that a model asked for in an earlier turn, as it stands in the conversation: in the form in which it asked."""
     try:
         read = orjson.loads(arguments or "{}")
     except orjson.JSONDecodeError as error:
         raise InvalidArgument(f"the arguments of the call of {name[:64]!r} are not JSON: {error}") from error
     return calling.written(name, read)
+
+
+def _must_call(asked: Asked, flow: FlowAsModel) -> Mapping[str, Any]:
+    """The form of an answer that is a call."""
+    if not flow.shapes_one:
+        raise refused("tool_choice", "the flow asks models more than once, and would have all of them call a tool")
+    tools = [
+        ActionTool(name=each.name, description=each.description, parameters=orjson.loads(each.parameters or "{}"))
+        for each in asked.tools
+    ]
+    schema = action_schema(tools, must_call=True, calls_max=1 if asked.one_call_at_most else CALLS_MAX)
+    return {"json_schema": orjson.dumps(schema).decode()}

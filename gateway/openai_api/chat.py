@@ -14,14 +14,12 @@ from gateway.openai_api.asking import (
     EXTENSION,
     MESSAGES_MAX,
     SAMPLING_PARAMS,
-    TOOLS_MAX,
     Asked,
-    Tool,
     read_extension,
     read_form,
     read_sampling,
     read_session,
-    read_tool,
+    read_tools,
 )
 from gateway.openai_api.event_stream import EventStream
 from gateway.openai_api.failures import error_object
@@ -80,6 +78,7 @@ def read(body: Any, headers: Mapping[str, str]) -> tuple[Asked, Manner]:
     if not messages:
         raise refused("messages", "has no message")
     form = fields.part("response_format")
+    tools, must_call = read_tools(fields, lambda tool: tool.part("function"))
     inputs, overrides, session = read_extension(fields)
     asked = Asked(
         model=fields.text("model", required=True),
@@ -87,7 +86,8 @@ def read(body: Any, headers: Mapping[str, str]) -> tuple[Asked, Manner]:
         sampling=read_sampling(fields, longest),
         form=read_form(form, form.part("json_schema")),
         form_param="response_format",
-        tools=_tools(fields),
+        tools=tools,
+        must_call=must_call,
         one_call_at_most=not fields.flag("parallel_tool_calls", default=True),
         session=read_session(fields, headers, session),
         inputs=inputs,
@@ -104,22 +104,6 @@ def _manner(fields: Fields, *, in_session: bool) -> Manner:
     if count not in {None, 1} and (streams or in_session):
         raise refused("n", "is 1 in a stream and in a session, which goes on in one way alone")
     return Manner(streams=streams, include_usage=options.flag("include_usage"), count=count or 1)
-
-
-def _tools(fields: Fields) -> tuple[Tool, ...]:
-    choice = fields.values.get("tool_choice")
-    if choice == "none":
-        return ()
-    if choice is not None and choice != "auto":
-        raise refused("tool_choice", 'is "auto" or "none"; a flow cannot be made to call a tool')
-    return tuple(_tool(each, f"tools[{at}]") for at, each in enumerate(fields.items("tools", TOOLS_MAX)))
-
-
-def _tool(value: Any, place: str) -> Tool:
-    tool = Fields(an_object(value, place), f"{place}.")
-    if (kind := tool.text("type", required=True)) != "function":
-        raise refused(tool.param("type"), f"is function; not {kind[:40]!r}")
-    return read_tool(tool.part("function"))
 
 
 class ChatCompletions:
@@ -198,7 +182,7 @@ async def _relay(call: DialectCall, stream: EventStream, run: AskedRun, chunks: 
                 if kind == "token":
                     node = response.token.node_id
                     # Of several that might speak, on branches of which one is taken, the first that does is heard.
-                    if node in run.flow.streamed and speaking in {"", node}:
+                    if run.hears(node) and speaking in {"", node}:
                         speaking = node
                         text = response.token.text
                         await stream.write(chunks.text(text) if said else chunks.begin(run) + chunks.text(text))
@@ -249,7 +233,7 @@ class _Chunks:
         answer = run.answer(response)
         pieces = [] if said else [self.begin(run)]
         unsaid = answer.text[len(said) :] if answer.text.startswith(said) else ""
-        if unsaid and not answer.calls:
+        if unsaid:
             pieces.append(self.text(unsaid))
         for index, call in enumerate(_tool_calls(answer)):
             pieces.append(self._delta + orjson.dumps({"tool_calls": [{"index": index, **call}]})[:-1] + self._end)
@@ -263,7 +247,7 @@ class _Chunks:
 def _choice(index: int, answer: Answer) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
     if answer.calls:
-        message |= {"content": None, "tool_calls": _tool_calls(answer)}
+        message |= {"content": answer.text or None, "tool_calls": _tool_calls(answer)}
     return {"index": index, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}
 
 
@@ -272,9 +256,9 @@ def _tool_calls(answer: Answer) -> list[dict[str, Any]]:
         {
             "id": f"call_{secrets.token_hex(12)}",
             "type": "function",
-            "function": {"name": call.name, "arguments": call.arguments or "{}"},
+            "function": {"name": name, "arguments": arguments},
         }
-        for call in answer.calls
+        for name, arguments in answer.calls
     ]
 
 

@@ -40,11 +40,12 @@ class ResponseEvents:
         """What is still to say once the run has ended."""
         pieces = [] if self._next else [self._begin()]
         said = "".join(self._said)
-        if answer.text.startswith(said) and not answer.calls and (len(answer.text) > len(said) or not self._message_id):
+        is_silent = not self._message_id and not answer.calls
+        if answer.text.startswith(said) and (len(answer.text) > len(said) or is_silent):
             pieces.append(self.text(answer.text[len(said) :]))
         if self._message_id:
             pieces.append(self._end_message(cut=answer.finish_reason == "length"))
-        pieces += [self._call(call_item(each.name, each.arguments)) for each in answer.calls]
+        pieces += [self._call(call_item(*each)) for each in answer.calls]
         response = self.about.ended(answer, self._items)
         pieces.append(self._event(f"response.{response['status']}", response=response))
         return b"".join(pieces)

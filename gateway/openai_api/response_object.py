@@ -74,10 +74,11 @@ class ResponseObject:
         return {**self._with("failed", items), "error": error}
 
     def items(self, answer: Answer) -> list[dict[str, Any]]:
-        """What the answer says: a message, or calls of the caller's tools."""
-        if answer.calls:
-            return [call_item(each.name, each.arguments) for each in answer.calls]
-        return [message_item(message_id(), answer.text, cut=answer.finish_reason == "length")]
+        """What the answer says: a message, and calls of the caller's tools."""
+        calls = [call_item(*each) for each in answer.calls]
+        if calls and not answer.text:
+            return calls
+        return [message_item(message_id(), answer.text, cut=answer.finish_reason == "length"), *calls]
 
     def _with(self, status: str, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         ended = {"error": None, "incomplete_details": None, "completed_at": None, "usage": None}
@@ -107,6 +108,6 @@ def call_item(name: str, arguments: str) -> dict[str, Any]:
         "id": f"fc_{secrets.token_hex(16)}",
         "call_id": f"call_{secrets.token_hex(12)}",
         "name": name,
-        "arguments": arguments or "{}",
+        "arguments": arguments,
         "status": "completed",
     }

@@ -10,15 +10,13 @@ from gateway.openai_api.asking import (
     EXTENSION,
     MESSAGES_MAX,
     SAMPLING_PARAMS,
-    TOOLS_MAX,
     Asked,
-    Tool,
     called,
     read_extension,
     read_form,
     read_sampling,
     read_session,
-    read_tool,
+    read_tools,
 )
 from gateway.openai_api.conversations import Conversations, response_id
 from gateway.openai_api.event_stream import EventStream
@@ -76,6 +74,7 @@ def read(body: Any, headers: Mapping[str, str]) -> ResponseAsked:
     fields.check_names(KNOWN, CHANGING_NOTHING)
     text = fields.part("text")
     form = text.part("format")
+    tools, must_call = read_tools(fields, lambda tool: tool)
     fields.part("stream_options").check_names({"include_obfuscation"}, {})
     inputs, overrides, session = read_extension(fields)
     instructions = fields.text("instructions")
@@ -86,7 +85,8 @@ def read(body: Any, headers: Mapping[str, str]) -> ResponseAsked:
         sampling=read_sampling(fields, "max_output_tokens"),
         form=read_form(form, form),
         form_param="text.format",
-        tools=_tools(fields),
+        tools=tools,
+        must_call=must_call,
         one_call_at_most=not fields.flag("parallel_tool_calls", default=True),
         session=read_session(fields, headers, session),
         inputs=inputs,
@@ -109,22 +109,6 @@ def _turns(fields: Fields) -> Sequence[ChatMessage]:
     if not turns:
         raise refused("input", "is a text, or a list of items with at least one")
     return turns
-
-
-def _tools(fields: Fields) -> tuple[Tool, ...]:
-    choice = fields.values.get("tool_choice")
-    if choice == "none":
-        return ()
-    if choice is not None and choice != "auto":
-        raise refused("tool_choice", 'is "auto" or "none"; a flow cannot be made to call a tool')
-    return tuple(_tool(each, f"tools[{at}]") for at, each in enumerate(fields.items("tools", TOOLS_MAX)))
-
-
-def _tool(value: Any, place: str) -> Tool:
-    tool = Fields(an_object(value, place), f"{place}.")
-    if (kind := tool.text("type", required=True)) != "function":
-        raise refused(tool.param("type"), f"is function; not {kind[:40]!r}")
-    return read_tool(tool)
 
 
 class Responses:
@@ -158,8 +142,8 @@ class Responses:
     async def _keep(self, response: str, request: ResponseAsked, run: AskedRun, answer: Answer) -> None:
         if not request.keeps:
             return
-        said = [ChatMessage(role="assistant", content=answer.text)] if answer.text and not answer.calls else []
-        said += [ChatMessage(role="assistant", content=called(each.name, each.arguments)) for each in answer.calls]
+        said = [ChatMessage(role="assistant", content=answer.text)] if answer.text else []
+        said += [ChatMessage(role="assistant", content=called(*each)) for each in answer.calls]
         await self._conversations.keep(response, (*run.before, *request.kept_turns, *said), run.context)
 
     async def _stream(self, call: DialectCall, request: ResponseAsked, run: AskedRun, about: ResponseObject) -> None:
@@ -186,7 +170,7 @@ class Responses:
                     kind = response.WhichOneof("event")
                     if kind == "token":
                         node = response.token.node_id
-                        if node in run.flow.streamed and speaking in {"", node}:
+                        if run.hears(node) and speaking in {"", node}:
                             speaking = node
                             await stream.write(events.text(response.token.text))
                     elif kind == "done":

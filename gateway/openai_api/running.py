@@ -15,6 +15,7 @@ from gateway.openai_api.flow_as_model import FlowAsModel, as_model
 from gateway.structs import from_struct
 from penstock.dispatcher import LateRequest
 from penstock.flow.v1 import flow_pb2
+from penstock.tool_actions import read_action
 from penstock.transcoding.dialect import DialectCall
 
 RUN: Final = "/penstock.flow.v1.RunService/RunFlow"
@@ -78,30 +79,40 @@ class AskedRun:
             self.context = copy_context()
         return run_fields(self._asked, self.flow, self.before)
 
+    def hears(self, node: str) -> bool:
+        """Whether a node's tokens are the answer's. Those of a call that had to be made are none."""
+        return node in self.flow.streamed and not self._asked.must_call
+
     def answer(self, response: flow_pb2.RunFlowResponse) -> "Answer":
         """What a run that has ended answers."""
         outputs = from_struct(response.outputs)
         chosen = next((name for name in self.flow.answers if name in outputs), None)
-        calls = list(response.tool_calls)[: 1 if self._asked.one_call_at_most else None]
-        return Answer(response, outputs, chosen, calls)
+        value = "" if chosen is None else outputs.pop(chosen)
+        text = value if isinstance(value, str) else orjson.dumps(value).decode()
+        calls = [(call.name, call.arguments or "{}") for call in response.tool_calls]
+        if self._asked.must_call:
+            action = read_action(text)
+            text, calls = action.text, [(call.tool, orjson.dumps(call.arguments).decode()) for call in action.calls]
+        return Answer(response, text, outputs, calls[: 1 if self._asked.one_call_at_most else None])
 
 
 class Answer:
-    """What a run comes to for a caller of OpenAI's API."""
+    """What a run comes to for a caller of OpenAI's API: a text, the flow's other outputs, and calls of tools, each a name and
+    the text of its arguments.
+    """
 
     __slots__ = ("calls", "finish_reason", "outputs", "response", "text")
 
     def __init__(
         self,
         response: flow_pb2.RunFlowResponse,
-        outputs: dict[str, Any],
-        chosen: str | None,
-        calls: Sequence[flow_pb2.ToolCall],
+        text: str,
+        others: Mapping[str, Any],
+        calls: Sequence[tuple[str, str]],
     ) -> None:
         self.response = response
-        value = "" if chosen is None else outputs.pop(chosen)
-        self.text: str = value if isinstance(value, str) else orjson.dumps(value).decode()
-        self.outputs = outputs
+        self.text = text
+        self.outputs = others
         self.calls = calls
         self.finish_reason = "tool_calls" if calls else response.finish_reason or "stop"
 

@@ -11,6 +11,7 @@ from penstock.errors import Overloaded
 from tests.gateway.keys import READING, WRITING, keys_file
 from tests.gateway.serving import Stack, serving
 
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
 ASK = [{"role": "user", "content": "Where?"}]
 
 
@@ -127,8 +128,9 @@ async def test_what_many_clients_send_and_nothing_depends_on_is_passed_over(clie
         ({"max_completion_tokens": 0}, "max_tokens", "greater than or equal to 1"),
         ({"n": 9}, "n", "from 1 to 8"),
         ({"n": 2, "stream": True}, "n", "in a stream"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", '"tools": "caller"'),
-        ({"tool_choice": "required"}, "tool_choice", "cannot be made to call"),
+        ({"tools": TOOLS}, "tools", '"tools": "caller"'),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice", "by its name"),
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type", "is function"),
         ({"response_format": {"type": "xml"}}, "response_format.type", "not 'xml'"),
         ({"messages": []}, "messages", "no message"),
         ({"messages": [{"role": "system", "content": "x"}]}, "messages", "no message of the user"),
@@ -210,14 +212,16 @@ async def test_the_sync_client_works_as_well(stack: Stack) -> None:
 
 
 async def test_keys_are_asked_for_before_anything_is_looked_at(tmp_path: Path) -> None:
-    async with serving(tmp_path, api_keys_file=keys_file(tmp_path)) as stack:
-        client = openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key="psk_unknown", max_retries=0, timeout=10)
-        for model, more in (("none", {}), ("none", {"temprature": 1}), ("none", {"stream": True})):
+    async with (
+        serving(tmp_path, api_keys_file=keys_file(tmp_path)) as stack,
+        openai.AsyncOpenAI(base_url=f"{stack.url}/v1", api_key="psk_unknown", max_retries=0, timeout=10) as client,
+    ):
+        for more in ({}, {"temprature": 1}, {"stream": True}):
             with pytest.raises(openai.AuthenticationError) as caught:
-                await client.chat.completions.create(model=model, messages=ASK, extra_body=more)
+                await client.chat.completions.create(model="none", messages=ASK, extra_body=more)
             assert caught.value.code == "invalid_api_key"
             with pytest.raises(openai.AuthenticationError):
-                await client.responses.create(model=model, input="x", extra_body=more)
+                await client.responses.create(model="none", input="x", extra_body=more)
         with pytest.raises(openai.AuthenticationError):
             await client.models.list()
         with pytest.raises(openai.PermissionDeniedError):

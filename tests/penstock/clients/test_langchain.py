@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
@@ -163,9 +163,9 @@ async def test_roles_are_translated_and_text_blocks_joined(services: Any, model:
 @pytest.mark.parametrize(
     ("asked", "options"),
     [
-        (ToolMessage("t", tool_call_id="1"), {}),
+        (ChatMessage(role="clown", content="t"), {}),
         (HumanMessage([{"type": "image_url", "image_url": {"url": "x"}}]), {}),
-        (HumanMessage("say it"), {"tools": []}),
+        (HumanMessage("say it"), {"functions": []}),
         (HumanMessage("say it"), {"temprature": 0}),
     ],
 )
