@@ -14,11 +14,12 @@ class Telling:
     `streamed` are the components whose messages were told as tokens.
     """
 
-    __slots__ = ("_ids", "_run", "_session", "_timestamps", "asked", "streamed")
+    __slots__ = ("_begun", "_ids", "_run", "_session", "_timestamps", "asked", "streamed")
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
         self.streamed: set[str] = set()
+        self._begun = now()
         self._session = text_json(asked.session)
         self._run = f'"{asked.run}"'.encode()
         self._ids: dict[str, str] = {}
@@ -32,7 +33,9 @@ class Telling:
         return known
 
     def time_of(self, component: Component) -> str:
-        """When the component's message was first told."""
+        """When the component's message was first told; a user's, when the run began."""
+        if component.role == "chat_input":
+            return self._begun
         known = self._timestamps.get(component.id)
         if known is None:
             known = self._timestamps[component.id] = now()

@@ -41,7 +41,8 @@ PROMPT = component(
 )  # fmt: skip
 CHAT_OUTPUT = component(
     "ChatOutput-ccccc", "ChatOutput", "Chat Output", "chat_output", output="ChatOutput-ccccc", sender_name="AI",
-    nodes=["ChatOutput-ccccc"], source={"id": "Prompt Template-bbbbb", "display_name": "Prompt Template", "type": "Prompt Template"},
+    nodes=["ChatOutput-ccccc"],
+    source={"id": "Prompt Template-bbbbb", "display_name": "Prompt Template", "type": "Prompt Template"},
 )  # fmt: skip
 MODEL = component(
     "OpenAIModel-ddddd", "ext:openai:OpenAIModelComponent@official", "OpenAI", nodes=["OpenAIModel-ddddd"],
