@@ -1,10 +1,9 @@
 """The answers of /api/v1/run: {"session_id", "outputs": [{"inputs", "outputs": [a result for each component]}]}."""
 
 from collections.abc import Iterable, Sequence
-from uuid import uuid4
 
 from gateway.langflow_api.asking import Asked, Ran
-from gateway.langflow_api.messages import COMPLETE, NO_USAGE, Values, joined, now, template, text_json
+from gateway.langflow_api.messages import COMPLETE, NO_USAGE, Values, joined, new_id, now, template, text_json
 from gateway.origin import Component
 
 
@@ -29,7 +28,7 @@ class Telling:
         """The id of the component's message."""
         known = self._ids.get(component.id)
         if known is None:
-            known = self._ids[component.id] = str(uuid4())
+            known = self._ids[component.id] = new_id()
         return known
 
     def time_of(self, component: Component) -> str:
