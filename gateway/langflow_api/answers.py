@@ -1,10 +1,9 @@
 """The answers of /api/v1/run: {"session_id", "outputs": [{"inputs", "outputs": [a result for each component]}]}."""
 
 from collections.abc import Iterable, Sequence
-from uuid import uuid4
 
 from gateway.langflow_api.asking import Asked, Ran
-from gateway.langflow_api.messages import COMPLETE, NO_USAGE, Values, joined, now, template, text_json
+from gateway.langflow_api.messages import COMPLETE, NO_USAGE, Values, joined, new_id, now, template, text_json
 from gateway.origin import Component
 
 
@@ -14,11 +13,12 @@ class Telling:
     `streamed` are the components whose messages were told as tokens.
     """
 
-    __slots__ = ("_ids", "_run", "_session", "_timestamps", "asked", "streamed")
+    __slots__ = ("_begun", "_ids", "_run", "_session", "_timestamps", "asked", "streamed")
 
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
         self.streamed: set[str] = set()
+        self._begun = now()
         self._session = text_json(asked.session)
         self._run = f'"{asked.run}"'.encode()
         self._ids: dict[str, str] = {}
@@ -28,11 +28,13 @@ class Telling:
         """The id of the component's message."""
         known = self._ids.get(component.id)
         if known is None:
-            known = self._ids[component.id] = str(uuid4())
+            known = self._ids[component.id] = new_id()
         return known
 
     def time_of(self, component: Component) -> str:
-        """When the component's message was first told."""
+        """When the component's message was first told; a user's, when the run began."""
+        if component.role == "chat_input":
+            return self._begun
         known = self._timestamps.get(component.id)
         if known is None:
             known = self._timestamps[component.id] = now()

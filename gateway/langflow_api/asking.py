@@ -4,12 +4,12 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-from uuid import uuid4
 
 import orjson
 from google.protobuf import struct_pb2
 
 from gateway.langflow_api.face import Face
+from gateway.langflow_api.messages import new_id
 from gateway.langflow_api.tweaks import settings
 from gateway.origin import Component
 from gateway.structs import from_struct, to_struct
@@ -28,7 +28,7 @@ class Asked:
     overrides: Mapping[str, Any]
     session: str
     input_value: str | None = None
-    run: str = field(default_factory=lambda: str(uuid4()))
+    run: str = field(default_factory=new_id)
 
     def request(self) -> flow_pb2.RunFlowRequest:
         """The run's request."""

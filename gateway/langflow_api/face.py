@@ -145,7 +145,7 @@ class Faces:
     def __init__(self, flows: Flows, most: int) -> None:
         self._flows = flows
         self._most = most
-        self._kept: OrderedDict[tuple[str, str], Face] = OrderedDict()
+        self._kept: OrderedDict[str, Face] = OrderedDict()
 
     async def find(self, call: DialectCall, name: str, *, certain: bool = False) -> Face:
         """The face of the flow with this id, UUID or endpoint name. Raises FlowNotFound, after what the key deserves.
@@ -158,9 +158,10 @@ class Faces:
                 await call.unary(GET, FlowNotFound(f"there is no flow {name[:80]!r}"))
             flow_id = (await known_flow(call, name)).name.removeprefix("flows/")
         flow = (await self._flows.compiled(flow_id)).flow
-        key = flow_id, flow.content_hash
-        face = self._kept.get(key) or Face(flow_id, flow)
-        remember(self._kept, key, face, self._most)
+        face = self._kept.get(flow_id)
+        if face is None or face.content_hash != flow.content_hash:
+            face = Face(flow_id, flow)
+        remember(self._kept, flow_id, face, self._most)
         return face
 
 

@@ -6,24 +6,24 @@ sessions are (sessions.py), and forgotten with its messages.
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.langflow_api.answers import Telling
 from gateway.langflow_api.asking import Ran
-from gateway.langflow_api.messages import Template, Values, sender, template
+from gateway.langflow_api.messages import Template, Values, is_chat, sender, template
 from penstock import identity
 
 TEXT_CHARS_MAX: Final = 64 * 1024
 """Of a longer message the list has this much."""
-_ROW_BYTES: Final = 1024
-"""What a message takes beside its text, about."""
+_RUN_BYTES: Final = 2048
+"""What a run takes beside its texts, about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A message that is kept, rendered when it is asked for."""
+    """A message, rendered when it is asked for."""
 
     id: str
     sender: str
@@ -32,24 +32,46 @@ class Row:
     template: Template
     values: Values
 
-    @property
-    def size(self) -> int:
-        """Bytes that it takes, about."""
-        return len(self.values["text"]) + _ROW_BYTES
-
     def render(self) -> bytes:
         """Its JSON."""
         return self.template.render(self.values)
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run that has ended well: its messages are made when they are asked for."""
+
+    telling: Telling
+    ended: Ran
+    size: int
+
+    def rows(self) -> Iterator[Row]:
+        asked = self.telling.asked
+        for component in asked.face.components:
+            text = asked.given(component) if component.role == "chat_input" else self.ended.texts.get(component.id)
+            if text is not None and is_chat(component):
+                side, name = sender(component)
+                usage = self.telling.usage_of(component, self.ended)
+                yield Row(
+                    id=self.telling.id_of(component),
+                    sender=side,
+                    sender_name=name,
+                    timestamp=self.telling.time_of(component),
+                    template=template(asked.face, "row", component),
+                    values=self.telling.values(component, text[:TEXT_CHARS_MAX], usage=usage),
+                )
+
+
 @dataclass(slots=True)
 class _Kept:
-    rows: deque[Row] = field(default_factory=deque)
+    runs: deque[_Run] = field(default_factory=deque)
+    forgotten: set[str] = field(default_factory=set)
+    size: int = 0
     expires_at: float = 0.0
 
 
 class MessageLog:
-    """At most `sessions_max` sessions, the least recently written leaves first; of each the newest `messages_max`, and of all
+    """At most `sessions_max` sessions, the least recently written leaves first; of each the newest `runs_max` runs, and of all
     of them `bytes_max`; each forgotten `expiry_s` after its last message.
     """
 
@@ -57,13 +79,13 @@ class MessageLog:
         self,
         *,
         sessions_max: int = 10_000,
-        messages_max: int = 200,
+        runs_max: int = 100,
         bytes_max: int = 64 * 2**20,
         expiry_s: float = 24 * 3600.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sessions_max = sessions_max
-        self._messages_max = messages_max
+        self._runs_max = runs_max
         self._bytes_max = bytes_max
         self._expiry_s = expiry_s
         self._now = now
@@ -73,27 +95,21 @@ class MessageLog:
     def add(self, telling: Telling, ended: Ran) -> None:
         """Keeps the messages of a run that has ended well, the caller's tenant's."""
         asked = telling.asked
+        for component in asked.face.outputs:
+            telling.time_of(component)  # Now, where it has not been told.
         key = identity.current().tenant, asked.face.id, asked.session
-        kept = self._kept.setdefault(key, _Kept())
-        for component in asked.face.components:
-            if component.role == "chat_input":
-                text: str | None = asked.given(component)
-            elif component.role == "chat_output":
-                text = ended.texts.get(component.id)
-            else:
-                continue
-            if text is not None:
-                side, name = sender(component)
-                usage = telling.usage_of(component, ended)
-                row = Row(
-                    id=telling.id_of(component),
-                    sender=side,
-                    sender_name=name,
-                    timestamp=telling.time_of(component),
-                    template=template(asked.face, "row", component),
-                    values=telling.values(component, text[:TEXT_CHARS_MAX], usage=usage),
-                )
-                self._append(kept, row)
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = self._kept[key] = _Kept()
+        texts = (*ended.texts.values(), *(value for value in asked.inputs.values() if isinstance(value, str)))
+        size = _RUN_BYTES + sum(map(len, texts))
+        kept.runs.append(_Run(telling, ended, size))
+        kept.size += size
+        self._bytes += size
+        while len(kept.runs) > self._runs_max:
+            dropped = kept.runs.popleft().size
+            kept.size -= dropped
+            self._bytes -= dropped
         kept.expires_at = self._now() + self._expiry_s
         self._kept.move_to_end(key)
         self._forget()
@@ -105,7 +121,9 @@ class MessageLog:
             row
             for (owner, of_flow, of_session), kept in self._kept.items()
             if owner == tenant and flow in (None, of_flow) and session in (None, of_session)
-            for row in kept.rows
+            for run in kept.runs
+            for row in run.rows()
+            if row.id not in kept.forgotten
         ]
         return sorted(found, key=lambda row: row.timestamp)
 
@@ -126,17 +144,9 @@ class MessageLog:
     def forget_messages(self, tenant: str, ids: Iterable[str]) -> None:
         """Forgets single messages of a tenant."""
         wanted = frozenset(ids)
-        for key, kept in self._kept.items():
-            if key[0] == tenant and any(row.id in wanted for row in kept.rows):
-                before = sum(row.size for row in kept.rows)
-                kept.rows = deque(row for row in kept.rows if row.id not in wanted)
-                self._bytes -= before - sum(row.size for row in kept.rows)
-
-    def _append(self, kept: _Kept, row: Row) -> None:
-        kept.rows.append(row)
-        self._bytes += row.size
-        while len(kept.rows) > self._messages_max:
-            self._bytes -= kept.rows.popleft().size
+        for (owner, _, _), kept in self._kept.items():
+            if owner == tenant:
+                kept.forgotten |= {row.id for run in kept.runs for row in run.rows() if row.id in wanted}
 
     def _forget(self) -> None:
         """What has expired, and what is too much: sessions written longest ago stand first."""
@@ -148,4 +158,4 @@ class MessageLog:
             self._drop(key)
 
     def _drop(self, key: tuple[str, str, str]) -> None:
-        self._bytes -= sum(row.size for row in self._kept.pop(key).rows)
+        self._bytes -= self._kept.pop(key).size

@@ -155,7 +155,7 @@ def read(value: object, model: type[M]) -> M:
         request = model.model_validate(value)
     except ValidationError as error:
         raise _faults(error) from None
-    if is_deeper(value, DEPTH_MAX):
+    if any(isinstance(each, dict | list) for each in value.values()) and is_deeper(value, DEPTH_MAX):
         raise refused(422, [{"type": "value_error", "loc": ["body"], "msg": f"nested more than {DEPTH_MAX} deep"}])
     return request
 

@@ -51,7 +51,7 @@ class DialectCall:
         self.context = context
         self.parts = parts
         self.body = body
-        self.query = dict(parse_qsl(exchange.query.decode("latin-1"), keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX))
+        self.query = _query(exchange.query) if exchange.query else {}
         self._methods = methods
 
     @property
@@ -92,6 +92,10 @@ class DialectCall:
     async def end(self) -> None:
         """Ends a begun answer. Raises ClientLeft."""
         await self.exchange.write(b"", more=False)
+
+
+def _query(text: bytes) -> dict[str, str]:
+    return dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX))
 
 
 Handler = Callable[[DialectCall], Awaitable[None]]
