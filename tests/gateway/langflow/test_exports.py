@@ -10,7 +10,7 @@ from gateway.langflow import attempt, explained
 from tests.gateway.fakes import World
 from tests.gateway.langflow.written import EXPORTS, export_of, imported, nodes_of, run
 
-REFUSED = {"1.2.0-loop-template": {"ArXivComponent-FlvYq"}}
+REFUSED = {"1.2.0-loop-template": {"ArXivComponent-LChQN"}}
 NAMES = [path.stem for path in EXPORTS]
 
 
@@ -74,12 +74,13 @@ async def test_a_memory_chatbot_reads_what_was_said_under_the_names_of_langflow(
 
 async def test_a_table_of_fields_is_a_schema_and_its_values_fill_the_template() -> None:
     world = World()
-    world.generator.script = ['{"objects": [{"EBITDA": "900", "NET_INCOME": "500", "GROSS_PROFIT": "1200"}]}']
+    world.generator.script = ['{"objects": [{"EBITIDA": "900", "NET_INCOME": "500", "GROSS_PROFIT": "1200"}]}']
     outputs = await run(world, export_of("1.3.4-financial-report-parser"), {"input_value": "In 2022 ..."})
-    assert outputs == {"message": "EBITDA: 900  ,  Net Income: 500 , GROSS_PROFIT: 1200"}
+    assert outputs == {"message": "EBITIDA: 900  ,  Net Income: 500 , GROSS_PROFIT: 1200"}
     (request,) = world.generator.requests
     assert request.form is not None
-    assert set(json.loads(str(request.form.value))["properties"]["objects"]["items"]["properties"]) == {"EBITDA", "NET_INCOME", "GROSS_PROFIT"}
+    items = json.loads(str(request.form.value))["properties"]["objects"]["items"]
+    assert set(items["properties"]) == {"EBITIDA", "NET_INCOME", "GROSS_PROFIT"}
 
 
 async def test_a_calculator_is_a_tool_of_an_agent_of_ours() -> None:
@@ -92,7 +93,10 @@ async def test_a_calculator_is_a_tool_of_an_agent_of_ours() -> None:
 async def test_an_agent_queries_the_database_that_the_gateway_names() -> None:
     world = World()
     world.databases.rows = [{"price": 9}]
-    world.generator.script = ['{"tool": "query_database", "arguments": {"query": "SELECT price FROM plans"}}', '{"answer": "9"}']
+    world.generator.script = [
+        '{"tool": "query_database", "arguments": {"query": "SELECT price FROM plans"}}',
+        '{"answer": "9"}',
+    ]
     outputs = await run(world, export_of("1.13.0-saas-pricing"), {"input_value": "How much?"}, connection="plans")
     assert outputs == {"message": "9"}
     assert world.databases.calls == [("plans", "SELECT price FROM plans", {})]

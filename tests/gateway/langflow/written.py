@@ -17,9 +17,14 @@ def export_of(name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def component(component_id: str, kind: str = "", *, display_name: str = "", node: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+def component(
+    component_id: str, kind: str = "", *, display_name: str = "", node: dict[str, Any] | None = None, **fields: Any
+) -> dict[str, Any]:
     """A node of an export; a field is its value, or the whole field as a dict with a "type" or a "value"."""
-    template = {name: value if isinstance(value, dict) and {"value", "type"} & set(value) else {"value": value} for name, value in fields.items()}
+    template = {
+        name: value if isinstance(value, dict) and {"value", "type"} & set(value) else {"value": value}
+        for name, value in fields.items()
+    }
     kind = kind or component_id.rpartition("-")[0]
     inner = {"template": {"_type": "Component", **template}, "display_name": display_name or kind, **(node or {})}
     return {"id": component_id, "type": "genericNode", "data": {"id": component_id, "type": kind, "node": inner}}
