@@ -139,7 +139,8 @@ async def test_what_fills_a_store_is_told_and_is_not_part_of_the_flow() -> None:
     export = between(
         component("File-f"), component("SplitText-t"), store, search, component("URL-u"),
         links=[
-            "File-f.data > SplitText-t.data_inputs", "SplitText-t.chunks > AstraDB-i.ingest_data", "URL-u.data > AstraDB-i.ingest_data",
+            "File-f.data > SplitText-t.data_inputs", "SplitText-t.chunks > AstraDB-i.ingest_data",
+            "URL-u.data > AstraDB-i.ingest_data",
             "ChatInput-a.message > AstraDB-s.search_query", "AstraDB-s.search_results > ChatOutput-z.input_value",
         ],
     )  # fmt: skip
@@ -191,7 +192,8 @@ async def test_a_router_compares_numbers_and_sends_its_own_messages() -> None:
     export = written(
         component("ChatInput-a"), router, component("ChatOutput-y"), component("ChatOutput-n"),
         links=[
-            "ChatInput-a.message > ConditionalRouter-r.input_text", "ConditionalRouter-r.true_result > ChatOutput-y.input_value",
+            "ChatInput-a.message > ConditionalRouter-r.input_text",
+            "ConditionalRouter-r.true_result > ChatOutput-y.input_value",
             "ConditionalRouter-r.false_result > ChatOutput-n.input_value",
         ],
     )  # fmt: skip
