@@ -6,6 +6,7 @@ from typing import Any, Final
 from gateway.langflow.carried import Carried
 from gateway.langflow.export import Component
 from gateway.langflow.place import Place
+from gateway.langflow.rendering import computed
 from gateway.langflow.rules.history import TURNS_MAX, reading
 from gateway.langflow.rules.models import asked, prompt, system, tuned
 from gateway.langflow.rules.retrieval import retrieving
@@ -16,6 +17,7 @@ ROUNDS_MAX: Final = 64
 TAKEN: Final = frozenset({"model", "max_tokens", "temperature", "top_p", "top_k", "seed"})
 """Of a model's parameters those that our agent has too."""
 
+DATE, MODEL_NAME, CONTEXT = "{current_date}", "{model_name}", "{optional_user_context}"
 BUILT_IN: Final = {"add_current_date_tool": "current date", "add_calculator_tool": "calculator"}
 
 
@@ -36,6 +38,14 @@ def agent(place: Place) -> None:
         _without_tools(place)
 
 
+def dated(place: Place, port: str) -> str:
+    """A port that gives a text with today's date in the place of {current_date}."""
+    name = place.draft.claim("", f"{place.component.id}-current_date")
+    today = place.input(name, {"type": "text", "required": False, "variable": "CURRENT_DATE"}, part="current_date")
+    expression = f'text.replace("{DATE}", today)'
+    return computed(place, expression, PortType.TEXT, {"text": port, "today": today}, part="system")
+
+
 def _asking(place: Place) -> Component:
     found = (place.model(name) for name in ("agent_llm", "model", "llm"))
     return next((each for each in found if each is not None), place.component)
@@ -44,7 +54,7 @@ def _asking(place: Place) -> Component:
 def _without_tools(place: Place) -> None:
     model = _asking(place)
     params, inputs = asked(place, model), {"prompt": prompt(place)}
-    system(place, "system_prompt", params, inputs)
+    _instructions(place, params, inputs)
     _with_history(place, params)
     if place.wants("structured_response"):
         _structured(place, params, inputs)
@@ -56,6 +66,17 @@ def _without_tools(place: Place) -> None:
     place.gives("response", Carried(port=f"{node}.text", type=PortType.TEXT))
     place.everything = Carried(port=f"{node}.text", type=PortType.TEXT)
     place.note(f"answered by our model {place.options.model!r}")
+
+
+def _instructions(place: Place, params: dict[str, Any], inputs: dict[str, str]) -> None:
+    """The agent's instructions, with what it puts in the place of some names in braces."""
+    system(place, "system_prompt", params, inputs)
+    text: str = params.get("system", "").replace(MODEL_NAME, place.options.model).replace(CONTEXT, "")
+    if text:
+        params["system"] = text
+    if DATE in text:
+        del params["system"]
+        inputs["system"] = dated(place, place.constant("system_prompt", text))
 
 
 def _with_history(place: Place, params: dict[str, Any]) -> None:
@@ -98,7 +119,7 @@ def _with_tools(place: Place, tools: list[Component]) -> None:
     model = _asking(place)
     sampling, inputs = asked(place, model), {"prompt": prompt(place)}
     params = {name: value for name, value in sampling.items() if name in TAKEN}
-    system(place, "system_prompt", params, inputs)
+    _instructions(place, params, inputs)
     _with_history(place, params)
     params["tools"] = _declared(place, tools)
     rounds = place.component.number("max_iterations")

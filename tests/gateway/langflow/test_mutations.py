@@ -88,7 +88,9 @@ def test_anything_in_place_of_an_export_is_converted_or_refused(value: Any) -> N
 
 KINDS = [
     "ChatInput", "ChatOutput", "TextInput", "Prompt", "OpenAIModel", "Agent", "Memory", "parser", "FAISS", "LoopComponent",
-    "File", "StructuredOutput", "ConditionalRouter", "BatchRunComponent", "Webhook", "SplitText", "Notify", "Listen", "SQLComponent",
+    "File", "StructuredOutput", "ConditionalRouter", "BatchRunComponent", "Webhook", "SplitText", "Notify", "Listen",
+    "SQLComponent", "CurrentDate", "CreateList", "SelectData", "FilterData", "MergeDataComponent", "RunFlow",
+    "TypeConverterComponent",
 ]  # fmt: skip
 OUTPUTS = [
     "message",

@@ -81,6 +81,18 @@ async def test_an_agent_without_tools_answers_with_the_conversation_before_it() 
     assert any("calculator" in note for line in made.lines for note in line.notes)
 
 
+async def test_an_agent_is_told_what_langflow_puts_into_its_instructions() -> None:
+    agent = component("Agent-m", system_prompt='It is {current_date}, {model_name}.{optional_user_context} {"k": 1}')
+    links = ["ChatInput-a.message > Agent-m.input_value", "Agent-m.response > ChatOutput-z.input_value"]
+    world = World()
+    await run(world, between(agent, links=links), model="small")
+    assert world.generator.requests[0].system == 'It is 2026-03-14, small. {"k": 1}'
+    date = component("CurrentDate-d", timezone="UTC")
+    assert await run(World(), between(date, links=["CurrentDate-d.current_date > ChatOutput-z.input_value"])) == {
+        "message": "Current date and time in UTC: 2026-03-14 15:09:26 UTC"
+    }
+
+
 def test_a_step_in_between_keeps_its_own_sampling() -> None:
     export = between(
         component("Agent-m"),
