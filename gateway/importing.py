@@ -30,7 +30,7 @@ class Read:
 
 def examine(text: str | bytes, options: Options = DEFAULTS) -> Read:
     """The flow of a document in either spelling, or all of its faults."""
-    if not _is_export(text):
+    if not is_an_export(text):
         document = text if isinstance(text, str) else text.decode(errors="replace")
         return Read(document=document, **_checked(text))
     imported, faults = attempt(text, options)
@@ -63,12 +63,17 @@ def import_flow(text: bytes, **chosen: Any) -> tuple[str, str, str]:
     return slug(imported.name) or FLOW_NAME, read.document, explained(imported.lines)
 
 
+def flow_name(wanted: str, text: str) -> str:
+    """The name of a flow by that of its file, which of an export is whatever LangFlow called it."""
+    return slug(wanted) or FLOW_NAME if is_an_export(text) else wanted
+
+
 def _checked(text: str | bytes) -> dict[str, Any]:
     flow, faults = examine_ours(text)
     return {"flow": flow, "faults": faults}
 
 
-def _is_export(text: str | bytes) -> bool:
+def is_an_export(text: str | bytes) -> bool:
     """Whether a document is an export. A broken one of ours is told as ours."""
     if len(text) > 4 * DOCUMENT_BYTES_MAX:
         return False

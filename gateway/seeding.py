@@ -1,10 +1,11 @@
-"""Flows from a folder, kept at start: NAME.json becomes the flow NAME."""
+"""Flows from a folder, kept at start: NAME.json becomes the flow NAME, and LangFlow's "My Flow.json" the flow my-flow."""
 
 import asyncio
 import logging
 from pathlib import Path
 
 from gateway.flows import Flows
+from gateway.importing import flow_name
 from penstock.errors import FailedPrecondition, InvalidFlow, PenstockError
 
 log = logging.getLogger("penstock.gateway")
@@ -18,7 +19,8 @@ async def seed(flows: Flows, directory: Path) -> int:
     paths = await asyncio.to_thread(_flow_files, directory)
     for path in paths:
         try:
-            await flows.create(path.stem, await asyncio.to_thread(_read, path), replace=True)
+            document = await asyncio.to_thread(_read, path)
+            await flows.create(flow_name(path.stem, document), document, replace=True)
         except PenstockError as error:
             raise FailedPrecondition(f"{path}:{_explained(error)}") from error
     log.info("kept %d flows from %s", len(paths), directory)

@@ -5,7 +5,8 @@ can be named.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -16,19 +17,27 @@ FILES_MAX: Final = 1000
 FILE_BYTES_MAX: Final = 2**16
 
 
+CLOCK: Final = {"CURRENT_DATE": "%Y-%m-%d", "CURRENT_TIME": "%Y-%m-%d %H:%M:%S UTC"}
+"""Variables that are there unless they are set: what the time is, in UTC."""
+
+
 class Variables:
     """Variables by name. Names are compared as the environment has them: in capitals, with _ for what is no letter or digit."""
 
-    def __init__(self, values: Mapping[str, str]) -> None:
+    def __init__(self, values: Mapping[str, str], now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._values = {_plain(name): value for name, value in values.items()}
+        self._now = now
 
     def value(self, name: str) -> str:
         """Raises FlowMisconfigured where nothing is set."""
-        found = self._values.get(_plain(name))
+        plain = _plain(name)
+        found = self._values.get(plain)
+        if found is None and plain in CLOCK:
+            return self._now().strftime(CLOCK[plain])
         if found is None:
             raise FlowMisconfigured(
-                f"the flow reads the variable {name!r}, which is not set: set {PREFIX}{_plain(name)}, or put a file "
-                f"{_plain(name)} into the folder of PENSTOCK_GATEWAY_VARIABLES_DIR",
+                f"the flow reads the variable {name!r}, which is not set: set {PREFIX}{plain}, or put a file "
+                f"{plain} into the folder of PENSTOCK_GATEWAY_VARIABLES_DIR",
                 metadata={"variable": name},
             )
         return found

@@ -69,6 +69,7 @@ _NAMES: Final[dict[str, str]] = {
     "TextOperations": "TextOperations",
     "Operations": "Operations",
     "Pass": "Pass, PassMessage",
+    "CurrentDate": "CurrentDate",
     "Listen": "Listen",
     "Notify": "Notify",
 }

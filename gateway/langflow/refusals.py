@@ -27,7 +27,7 @@ _INSTEAD: Final[tuple[tuple[str, str], ...]] = (
     (r"agent|crew|task", "an agent node, or an Agent component of LangFlow"),
     (r"chain", "a prompt node and a generate node"),
     (r"guardrail", "a generate node with a choice, and a switch node"),
-    (r"current ?date|id ?generator|env", "an input of the flow, which whoever runs it gives"),
+    (r"id ?generator|env", "an input of the flow, which whoever runs it gives"),
     (r"data|table|operations", "a transform node with an expression"),
     (r"human", "two flows, with the person between them"),
 )

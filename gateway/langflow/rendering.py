@@ -15,6 +15,10 @@ PASSAGE: Final = {
 }  # fmt: skip
 """What the keys of LangFlow's results are called in our passages. Any other is one of their metadata."""
 
+WHOLE: Final = "data"
+OLDER: Final = "template"
+"""In the template of the older parsers, {data} is the whole of an object."""
+
 
 def as_text(place: Place, value: Carried, *, separator: str = "\n") -> str:
     """A port that gives the value as text."""
@@ -107,9 +111,10 @@ class _Filling:
     def objects(self, value: Carried) -> str:
         """An object, or each object of a list."""
         names, port = plain_names(self.template.variables), value.port
-        if any(name != plain for name, plain in names.items()):
+        whole = WHOLE if self.field == OLDER else ""
+        if whole in names or any(name != plain for name, plain in names.items()):
             item = "value" if value.shape == "one" else "row"
-            parts = [f"{_quoted(plain)}: {_of_object(item, name)}" for name, plain in names.items()]
+            parts = [f"{_quoted(plain)}: {item if name == whole else _of_object(item, name)}" for name, plain in names.items()]
             shaped = f"{{{', '.join(parts)}}}"
             expression = shaped if value.shape == "one" else f"value.map(row, {shaped})"
             port = computed(self.place, expression, PortType.JSON, {"value": port}, part="rows")

@@ -44,7 +44,7 @@ class InputParams(NodeParams):
         default=None,
         pattern=VARIABLE_PATTERN,
         description="Name of a variable of the gateway, whose value a run that gives none has: of a text that is not required. "
-        "The flow holds the name alone.",
+        "The flow holds the name alone. CURRENT_DATE and CURRENT_TIME are what the time is, in UTC.",
     )
 
     @model_validator(mode="after")

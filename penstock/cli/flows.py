@@ -14,6 +14,9 @@ from penstock.cli.rendering import print_sources
 from penstock.clients import Done, Penstock, RunResult, Sources, Token
 from penstock.errors import InvalidArgument, InvalidFlow
 
+CHAT_INPUT = "input_value"
+"""What LangFlow calls a chat's message, and the input that it becomes."""
+
 
 @click.group(name="flow")
 def flow_commands() -> None:
@@ -97,14 +100,15 @@ async def run(name: str, pairs: tuple[str, ...], inputs: str, as_json: bool, gat
 
 
 async def ask_flow(question: str, *, flow: str, as_json: bool, gateway: str) -> None:
-    """Runs `flow` with `question` as its one required text input."""
+    """Runs `flow` with `question` as its one required text input, or as the message of a flow that was a chat of LangFlow's."""
     async with Penstock(gateway, api_key=api_key()) as client:
-        required = [each for each in (await client.get_flow(flow)).inputs if each.required]
-    if len(required) != 1:
-        names = ", ".join(each.name for each in required) or "none"
+        inputs = (await client.get_flow(flow)).inputs
+    asked = [each for each in inputs if each.required] or [each for each in inputs if each.name == CHAT_INPUT]
+    if len(asked) != 1:
+        names = ", ".join(each.name for each in asked) or "none"
         message = f"flow {flow!r} has not one required input but {names}; use: penstock flow run {flow} -i NAME=VALUE"
         raise InvalidArgument(message)
-    await _run(flow, {required[0].name: question}, as_json=as_json, gateway=gateway)
+    await _run(flow, {asked[0].name: question}, as_json=as_json, gateway=gateway)
 
 
 async def _run(name: str, inputs: dict[str, Any], *, as_json: bool, gateway: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from opentelemetry.sdk.trace import TracerProvider
@@ -30,8 +31,10 @@ from gateway.flows import StoredFlow
 from gateway.sessions import MemorySessions
 from gateway.validation import validate
 from gateway.values import Document
+from gateway.variables import Variables
 from penstock.errors import AlreadyExists, FlowMisconfigured, FlowNotFound
 
+NOW = datetime(2026, 3, 14, 15, 9, 26, tzinfo=UTC)
 UNSAMPLED = TracerProvider(sampler=ALWAYS_OFF)
 FINISH = Finish(reason="stop", input_tokens=3, output_tokens=2, model="fake")
 
@@ -243,6 +246,7 @@ class World:
                 subflows=self.subflows,
                 databases=self.databases,
                 web=self.web,
+                variables=Variables({}, now=lambda: NOW),
                 embedder=self.pooling,
                 reranker=self.pooling,
             ),

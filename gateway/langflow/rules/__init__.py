@@ -22,6 +22,7 @@ from gateway.langflow.rules.texts import (
     text_operations,
 )
 from gateway.langflow.rules.values import (
+    current_date,
     extract_key,
     filter_data,
     json_cleaner,
@@ -70,6 +71,7 @@ RULES: Final[dict[str, Rule]] = {
     "FilterData": filter_data,
     "MergeData": merge_data,
     "JSONCleaner": json_cleaner,
+    "CurrentDate": current_date,
     "Notify": notify,
     "Listen": listen,
     "ConditionalRouter": conditional_router,

@@ -26,51 +26,49 @@ ROWS_MAX: Final = 1000
 
 def conditional_router(place: Place) -> None:
     """A text sent one way or another by a condition on it."""
-    ports = {"text": prompt(place, "input_text"), "match": prompt(place, "match_text")}
-    condition = _condition(place, place.written("operator", "equals"), ports)
+    text = prompt(place, "input_text")
+    condition = _condition(place, place.written("operator", "equals"), text)
     if condition is None:
         return
     for output, fields in ((TRUE, ("true_case_message", "message")), (FALSE, ("false_case_message", "message"))):
         if place.wants(output):
-            place.gives(output, Carried(port=_branch(place, output, fields, condition, ports), type=PortType.TEXT))
+            field = next((name for name in fields if place.connected(name) or place.written(name)), "")
+            sent = prompt(place, field) if field else text
+            place.gives(output, Carried(port=_branch(place, output, sent, *condition), type=PortType.TEXT))
 
 
-def _branch(place: Place, output: str, fields: tuple[str, ...], condition: str, ports: Mapping[str, str]) -> str:
-    field = next((name for name in fields if place.connected(name) or place.written(name)), "")
-    sent = prompt(place, field) if field else ports["text"]
-    when = condition if output == TRUE else f"!({condition})"
+def _branch(place: Place, output: str, sent: str, expression: str, compared: Mapping[str, str]) -> str:
+    when = expression if output == TRUE else f"!({expression})"
     params = {"type": "text", "cases": [{"name": output, "when": when}], "otherwise": "otherwise"}
-    node = place.add("switch", params, {"value": sent, **ports}, part="" if output == TRUE else "otherwise")
+    node = place.add("switch", params, {"value": sent, **compared}, part="" if output == TRUE else "otherwise")
     return f"{node}.{output}"
 
 
-def _condition(place: Place, operator: str, ports: dict[str, str]) -> str | None:
-    if operator in _TEXTUAL:
-        if not place.component.flag("case_sensitive", default=True):
-            for name, port in ports.items():
-                ports[name] = f"{place.add('transform', {'operation': 'lower'}, {'value': port}, part=name)}.result"
-        return _TEXTUAL[operator]
+def _condition(place: Place, operator: str, text: str) -> tuple[str, Mapping[str, str]] | None:
+    """The expression of a branch, and what its names are fed."""
+    if operator == "regex":
+        return _pattern(place, text)
+    if operator not in _TEXTUAL and operator not in _NUMERIC:
+        hint = f"known: {', '.join([*_TEXTUAL, 'regex', *_NUMERIC])}"
+        place.refuse(f"the operator {operator[:40]!r}", field="operator", instead=hint)
+        return None
+    compared = {"text": text, "match": prompt(place, "match_text")}
     if operator in _NUMERIC:
         numbers = f"text.matches({_NUMBER}) && match.matches({_NUMBER})"
-        return f"{numbers} && double(text.trim()) {_NUMERIC[operator]} double(match.trim())"
-    if operator == "regex":
-        return _pattern(place, ports)
-    hint = f"known: {', '.join([*_TEXTUAL, 'regex', *_NUMERIC])}"
-    place.refuse(f"the operator {operator[:40]!r}", field="operator", instead=hint)
-    return None
+        return f"{numbers} && double(text.trim()) {_NUMERIC[operator]} double(match.trim())", compared
+    if not place.component.flag("case_sensitive", default=True):
+        for name, port in compared.items():
+            compared[name] = f"{place.add('transform', {'operation': 'lower'}, {'value': port}, part=name)}.result"
+    return _TEXTUAL[operator], compared
 
 
-def _pattern(place: Place, ports: dict[str, str]) -> str | None:
+def _pattern(place: Place, text: str) -> tuple[str, Mapping[str, str]] | None:
     pattern = place.written("match_text")
     if place.connected("match_text"):
         place.refuse("a pattern that another component gives", field="match_text", instead="write the pattern")
         return None
-    node = place.add(
-        "transform", {"operation": "regex_test", "pattern": f"^(?:{pattern})"}, {"value": ports["text"]}, part="test"
-    )
-    ports["matched"] = f"{node}.result"
-    del ports["match"]
-    return "matched"
+    node = place.add("transform", {"operation": "regex_test", "pattern": f"^(?:{pattern})"}, {"value": text}, part="test")
+    return "matched", {"matched": f"{node}.result"}
 
 
 def batch_run(place: Place) -> None:

@@ -82,13 +82,13 @@ def asked(place: Place, component: Component) -> dict[str, Any]:
     return params
 
 
-def tuned(place: Place, component: Component, node: str) -> None:
-    """The fields of a model that callers may set."""
+def tuned(place: Place, component: Component, node: str, taken: frozenset[str] | None = None) -> None:
+    """The fields of a model that callers may set; `taken`, where the node has not all of its parameters."""
     if component is not place.component:
         return
     for name, fields in ({key: value[0] for key, value in _NUMBERS.items()} | _COUNTS).items():
         for each in fields:
-            if place.has(each):
+            if place.has(each) and (taken is None or name in taken):
                 place.tunes(each, f"{node}.{name}")
 
 

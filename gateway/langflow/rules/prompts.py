@@ -4,7 +4,7 @@ from gateway.langflow.carried import Carried
 from gateway.langflow.place import Place
 from gateway.langflow.rendering import as_text
 from gateway.langflow.templates import Written, double_braces, format_string, plain_names
-from gateway.nodes.template import VARIABLES_MAX
+from gateway.nodes.template import VARIABLES_MAX, Template
 from gateway.values import PortType
 
 
@@ -19,10 +19,21 @@ def prompt(place: Place) -> None:
     if len(names) > VARIABLES_MAX:
         place.refuse(f"the template has {len(names)} variables; at most {VARIABLES_MAX} are taken", field="template")
     inputs = {names[variable]: _variable(place, variable) for variable in template.variables}
-    node = place.add("prompt", {"template": template.ours(lambda name: names[name])}, inputs)
-    if not doubled:
+    # A caller may set the template, in the syntax of the flow's: it stays as it is where it can.
+    as_it_is = doubled and _is_ours(text, template)
+    params = {"template": text, "syntax": "double-brace"} if as_it_is else {"template": template.ours(lambda name: names[name])}
+    node = place.add("prompt", params, inputs)
+    if as_it_is or not doubled:
         place.tunes("template", f"{node}.template")
     place.gives_all(Carried(port=f"{node}.text", type=PortType.TEXT))
+
+
+def _is_ours(text: str, template: Written) -> bool:
+    """Whether a text with double braces says the same to a prompt node."""
+    try:
+        return Template(text, "double-brace").variables == template.variables
+    except ValueError:
+        return False
 
 
 def _parsed(place: Place, text: str, *, doubled: bool) -> Written | None:

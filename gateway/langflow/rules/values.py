@@ -29,6 +29,17 @@ def type_converter(place: Place) -> None:
     place.gives_all(value)
 
 
+def current_date(place: Place) -> None:
+    """What the time is when the flow runs, in UTC."""
+    zone = place.written("timezone", "UTC")
+    if zone != "UTC":
+        place.note(f"tells the time in UTC, not in {zone[:40]}")
+    name = place.draft.claim("", place.component.id)
+    now = place.input(name, {"type": "text", "required": False, "variable": "CURRENT_TIME"}, part="time")
+    node = place.add("prompt", {"template": "Current date and time in UTC: {now}"}, {"now": now})
+    place.gives_all(Carried(port=f"{node}.text", type=PortType.TEXT))
+
+
 def notify(place: Place) -> None:
     """What the components that listen are given."""
     passed_on(place)
