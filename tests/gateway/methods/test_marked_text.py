@@ -7,8 +7,8 @@ import pytest
 from gateway.backends import TokenLogprob
 from tests.gateway.methods.scripted import Said, Scripted, passage
 
-AHEAD = "sentence by sentence.\n"
-AGAIN = "sentence by sentence. Use the passages."
+AGAIN = "Use the passages."
+AHEAD = "Question: "
 
 
 def said(*tokens: str, unsure: str = "", reason: str = "stop") -> Said:

@@ -112,7 +112,7 @@ async def test_self_ask_searches_for_each_follow_up_and_reads_it_with_what_was_f
     result = await world.run("self-ask", question="When was its designer born?")
     assert world.order == "search model search model search model"
     assert world.searched == ["When was its designer born?", "Who designed it?", "When was Ada born?"]
-    assert all(request.sampling.stop == ("Intermediate answer:", "\n#") for request in world.model.requests)
+    assert all(request.sampling.stop == ("Intermediate answer:", "\n#", "\nQuestion:") for request in world.model.requests)
     shown = [prompt.rpartition("Context: ")[2].partition("\nQuestion")[0] for prompt in world.prompts]
     assert shown == ["[1] About one.\n\n[2] About two.", "[1] About design.", "[1] About birth."]
     assert world.prompts[2].endswith(
