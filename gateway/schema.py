@@ -22,6 +22,7 @@ SCHEMA_FILE: Final = Path(__file__).with_name("flow.schema.json")
 def flow_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a flow document in either spelling, each node type in its $defs."""
     outline, edge = _untitled(FlowDocument.model_json_schema()), _untitled(EdgeDocument.model_json_schema())
+    own = {name: _untitled(definition) for name, definition in outline["$defs"].items()}
     properties = outline["properties"]
     properties["schema"] = {"const": SCHEMA_NAME, "description": properties["schema"]["description"]}
     properties["nodes"]["items"] = {"oneOf": [{"$ref": f"#/$defs/{name}"} for name in NODE_TYPES]}
@@ -33,7 +34,7 @@ def flow_schema() -> dict[str, Any]:
         "title": "Penstock flow",
         **outline,
         "description": "A flow: nodes, and the edges that carry their outputs to inputs.",
-        "$defs": {"edge": edge, **nodes, **_params_definitions()},
+        "$defs": {"edge": edge, **own, **nodes, **_params_definitions()},
     }
 
 

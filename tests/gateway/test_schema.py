@@ -27,6 +27,13 @@ def test_the_examples_fit_the_schema(validator: jsonschema.Draft202012Validator,
     validator.validate(json.loads(path.read_text(encoding="utf-8")))
 
 
+def test_what_a_document_says_of_its_runs_has_its_schema(validator: jsonschema.Draft202012Validator) -> None:
+    whole = json.loads(ECHO) | {"budget": {"model_calls": 3, "wall_s": 1.5}, "overrides": "all"}
+    validator.validate(whole)
+    assert not validator.is_valid(whole | {"budget": {"model_calls": -1}})
+    assert not validator.is_valid(whole | {"budget": {"calls": 1}})
+
+
 @pytest.mark.parametrize("text", [CHAT, RAG, ECHO, TWO_SEARCHES])
 def test_the_short_form_fits_the_schema(validator: jsonschema.Draft202012Validator, text: str) -> None:
     validator.validate(json.loads(text))
