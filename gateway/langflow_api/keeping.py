@@ -11,7 +11,7 @@ from gateway.langflow import is_export
 from gateway.langflow.naming import slug
 from gateway.langflow_api import multipart
 from gateway.langflow_api.calls import CREATE, DELETE, LIST, check_form, check_json, known_flow, refuse
-from gateway.langflow_api.face import Faces
+from gateway.langflow_api.face import Face, Faces
 from gateway.langflow_api.reading import loads
 from gateway.langflow_api.wording import Refused, refused
 from penstock.errors import AlreadyExists, FlowNotFound, InvalidFlow
@@ -53,7 +53,7 @@ class Keeping:
         except Refused as refusal:
             return await refuse(call, refusal)
         kept = await self._create(call, export)
-        return await call.answer(201, header(kept))
+        return await call.answer(201, whole(kept))
 
     async def upload(self, call: DialectCall) -> None:
         """POST /api/v1/flows/upload/: imports the flows of a file, each in place of the one that has its id."""
@@ -90,14 +90,20 @@ class Keeping:
 
     async def get(self, call: DialectCall) -> None:
         """GET /api/v1/flows/{flow}."""
-        face = await self._faces.find(call, call.parts[0], certain=True)
-        await call.answer(200, header(await known_flow(call, face.flow_id)))
+        face = await self._found(call)
+        await call.answer(200, whole(await known_flow(call, face.flow_id)))
 
     async def delete(self, call: DialectCall) -> None:
         """DELETE /api/v1/flows/{flow}."""
-        face = await self._faces.find(call, call.parts[0], certain=True)
+        face = await self._found(call)
         await call.unary(DELETE, flow_pb2.DeleteFlowRequest(name=f"flows/{face.flow_id}"))
         await call.answer(200, {"message": "Flow deleted successfully"})
+
+    async def _found(self, call: DialectCall) -> Face:
+        try:
+            return await self._faces.find(call, call.parts[0], certain=True)
+        except FlowNotFound:
+            raise refused(404, "Flow not found") from None
 
 
 async def _put(call: DialectCall, flow_id: str, export: Mapping[str, Any], *, replace: bool) -> flow_pb2.Flow:
@@ -112,6 +118,9 @@ async def _put(call: DialectCall, flow_id: str, export: Mapping[str, Any], *, re
 
 def _export(value: object) -> dict[str, Any]:
     """A flow as LangFlow sends one, with an id. Raises Refused."""
+    if isinstance(value, dict) and "data" not in value and "nodes" not in value:
+        missing = [name for name in ("name", "data") if name not in value]
+        raise refused(422, [{"type": "missing", "loc": ["body", name], "msg": "Field required"} for name in missing])
     if not isinstance(value, dict) or not is_export(value):
         raise refused(422, 'Not a flow of LangFlow\'s: its nodes and edges stand in "data".')
     return value if value.get("id") else value | {"id": str(uuid4())}
@@ -149,4 +158,12 @@ def header(flow: flow_pb2.Flow) -> dict[str, Any]:
         "endpoint_name": flow.origin.endpoint_name or None, "description": flow.description or None, "data": None,
         "access_type": "PRIVATE", "tags": None, "mcp_enabled": False, "flow_type": "workflow", "a2a_enabled": False,
         "a2a_card_overrides": None, "action_name": None, "action_description": None, "updated_at": f"{kept.isoformat()}+00:00",
+    }  # fmt: skip
+
+
+def whole(flow: flow_pb2.Flow) -> dict[str, Any]:
+    """A flow as LangFlow shows it alone."""
+    return header(flow) | {
+        "icon": None, "icon_bg_color": None, "gradient": None, "webhook": False, "locked": False, "user_id": None,
+        "workspace_id": None, "name_key": None, "version_token": None,
     }  # fmt: skip
