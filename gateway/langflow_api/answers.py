@@ -50,7 +50,14 @@ class Telling:
             "id": f'"{self.id_of(component)}"'.encode(),
             "usage": usage,
             "state": state,
+            "icon": self._icon(component),
         }
+
+    def _icon(self, component: Component) -> bytes:
+        """LangFlow shows the icon of what made a message where it streamed it."""
+        if component.id not in self.streamed or component.source is None or component.source.icon is None:
+            return b"null"
+        return text_json(component.source.icon)
 
     def usage_of(self, component: Component, ended: Ran) -> bytes:
         """The tokens that LangFlow counts for a message: those of an answer that it did not stream."""

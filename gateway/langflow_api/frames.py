@@ -62,14 +62,18 @@ class LangflowFrames:
             case Built():
                 yield from self._built(happening)
             case Ended():
-                seconds = (datetime.now(UTC) - self._begun).total_seconds()
-                yield True, _event("end", spaced({"build_duration": seconds}))
+                yield self._end()
 
     def failed(self, message: str) -> Iterator[tuple[bool, bytes]]:
         yield True, _event("error", spaced({"error": message}))
+        yield self._end()
 
     def cancelled(self, reason: str) -> Iterator[tuple[bool, bytes]]:
         yield True, _event("cancelled", spaced({"reason": reason}))
+
+    def _end(self) -> tuple[bool, bytes]:
+        seconds = (datetime.now(UTC) - self._begun).total_seconds()
+        return True, _event("end", spaced({"build_duration": seconds}))
 
     def _opening(self) -> Iterator[tuple[bool, bytes]]:
         face = self._telling.asked.face

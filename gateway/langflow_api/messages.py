@@ -13,11 +13,11 @@ from typing import Any, Final
 import orjson
 
 from gateway.langflow_api.face import Face, output_name
-from gateway.origin import Component, Source
+from gateway.origin import Component, Gives, Source
 
 _MARK: Final = "\ue000"
 _SLOT: Final = re.compile(f'"{_MARK}([a-z_]+){_MARK}"')
-SLOTS: Final = frozenset({"session", "text", "timestamp", "run", "id", "usage", "state"})
+SLOTS: Final = frozenset({"session", "text", "timestamp", "run", "id", "usage", "state", "icon"})
 Values = Mapping[str, bytes]
 """A JSON text for each of the SLOTS."""
 
@@ -135,7 +135,8 @@ def _result(face: Face, component: Component) -> dict[str, Any]:
         output = output_name(component)
         whole = {output: _unsaid(face)} if component.role == "text_output" else {}
         shown = {"repr": slot("text"), "raw": slot("text"), "type": "text"}
-        outputs = {output: {"message": slot("text"), "type": "text"}}
+        outputs: dict[str, Any] = {output: {"message": slot("text"), "type": "text"}}
+        outputs |= {each.name: {"message": "", "type": "unknown"} for each in component.outputs[1:] if _is_model(each)}
         return {
             "results": whole,
             "artifacts": {output: shown},
@@ -158,6 +159,11 @@ def artifacts(component: Component) -> dict[str, Any]:
     return {"message": slot("text"), "sender": side, "sender_name": name, "files": [], "type": "object"}
 
 
+def _is_model(output: Gives) -> bool:
+    """Whether the output gives the model itself, of which LangFlow tells that it can't tell anything."""
+    return "LanguageModel" in output.types
+
+
 def _source(component: Component) -> Source | None:
     return component.source if component.role != "chat_input" else None
 
@@ -165,7 +171,7 @@ def _source(component: Component) -> Source | None:
 def _properties(fed: Source | None) -> dict[str, Any]:
     source = {"id": fed and fed.id, "display_name": fed and fed.display_name, "source": fed and fed.type}
     return {
-        "text_color": None, "background_color": None, "edited": False, "source": source, "icon": fed and fed.icon,
+        "text_color": None, "background_color": None, "edited": False, "source": source, "icon": slot("icon"),
         "allow_markdown": False, "positive_feedback": None, "state": slot("state"), "targets": [], "usage": slot("usage"),
         "build_duration": None,
     }  # fmt: skip

@@ -96,7 +96,7 @@ class Responses:
                 if not is_failure(error):
                     raise
                 await call.start_stream()
-            said = failure_text(error, component_of(asked.face, error))
+            said = error.message
             await write(b'{"content":%s}' % text_json(said), b'"status":"failed","finish_reason":"error"')
             await call.write(_DONE)
             return await call.end()
@@ -116,7 +116,8 @@ def _response(request: ResponsesRequest, asked: Asked, ended: Ran) -> dict[str, 
         "incomplete_details": None, "instructions": None, "max_output_tokens": None, "model": request.model,
         "output": [message], "parallel_tool_calls": True, "previous_response_id": request.previous_response_id,
         "reasoning": {"effort": None, "summary": None}, "store": True, "temperature": 1.0, "text": {"format": {"type": "text"}},
-        "tool_choice": "auto", "tools": [], "top_p": 1.0, "truncation": "disabled", "usage": None, "user": None, "metadata": {},
+        "tool_choice": "auto", "tools": [], "top_p": 1.0, "truncation": "disabled",
+        "usage": ended.usage, "user": None, "metadata": {},
     }  # fmt: skip
 
 

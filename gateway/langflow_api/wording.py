@@ -67,7 +67,7 @@ def is_failure(error: PenstockError) -> bool:
 
 def failure_text(error: PenstockError, component: str) -> str:
     """What LangFlow says of a component that failed."""
-    place = f"Error building Component {component}: " if component else ""
+    place = f"Error building Component {component}: \n\n" if component else ""
     return f"Error running graph: {place}{error.message}"
 
 

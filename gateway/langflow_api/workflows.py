@@ -161,7 +161,7 @@ class Workflows:
         except PenstockError as error:
             if not call.exchange.started and not is_failure(error):
                 raise
-            await write(frames.failed(failure_text(error, component_of(asked.face, error))))
+            await write(frames.failed(error.message))
         await call.end()
 
     async def _start(self, call: DialectCall, request: WorkflowRequest, asked: Asked) -> None:
@@ -206,7 +206,7 @@ class Workflows:
         except PenstockError as error:
             job.error = failure_text(error, component_of(asked.face, error))
             job.status = Status.TIMED_OUT if isinstance(error, DeadlineExceeded) else Status.FAILED
-            _keep(job, frames.failed(job.error))
+            _keep(job, frames.failed(error.message))
 
     async def _job(self, call: DialectCall, job_id: str, error: str, message: str) -> Job:
         """The caller's job, after what its key deserves. Raises Refused."""
