@@ -141,13 +141,11 @@ ALONE = "based on your own knowledge"
 
 def sure(candidates: str, valid: dict[str, str], better: dict[tuple[str, str], str]) -> Scripted:
     """A model that proposes candidates, writes of each "Sum X." and judges as it is told."""
-    names = [name for name in valid if name]
     return Scripted(
         {
-            **{f"Prediction: {name}\nPassage:\n": "x" for name in ()},
             **{f"Prediction: {name}\nPassage: Sum": says for name, says in valid.items()},
             **{BETTER.format(f"Sum {one}.", f"Sum {other}."): says for (one, other), says in better.items()},
-            **{f"Prediction: {name}\nPassage:": f" Sum {name}. [DONE] trailing" for name in names},
+            **{f"Prediction: {name}\nPassage:": f" Sum {name}. [DONE] trailing" for name in valid},
             CANDIDATES: candidates,
             ALONE: "Plain.",
         }
