@@ -251,6 +251,14 @@ async def test_self_rag_answers_from_each_passage_and_takes_the_answer_with_the_
     assert result.outputs["scores"] == pytest.approx([0.5 + 0.5 + 0.65 + 0.25, 0.5 + 0.9 + 0.925])
 
 
+async def test_self_rag_answers_once_from_each_of_five_passages_and_no_more() -> None:
+    found = [passage(f"p{number}") for number in range(9)]
+    world = Scripted({"<paragraph>": critique("Ada", 0.9, 0.9, 0.05, 0.5), "### Response:": decision(1 - 1e-9)}, {"": found})
+    result = await world.run("self-rag", question="Who?")
+    assert world.order == "model search" + " model" * 5
+    assert (result.spent.model_calls, len(result.outputs["scores"])) == (6, 5)
+
+
 async def test_self_rag_that_wants_no_passages_does_not_search() -> None:
     world = Scripted({NO: "Ada[Utility:5]</s>", "### Response:": decision(0.2)})
     result = await world.run("self-rag", question="Who?")
