@@ -7,7 +7,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.execution import ChatMessage
-from gateway.nodes import calling
+from gateway.nodes.calling import CLOSING, OPENING
 from gateway.openai_api.fields import Fields, an_object, refused, shallow
 from gateway.openai_api.flow_as_model import FlowAsModel
 from gateway.structs import to_struct
@@ -205,7 +205,7 @@ def called(name: str, arguments: str) -> str:
         read = orjson.loads(arguments or "{}")
     except orjson.JSONDecodeError as error:
         raise InvalidArgument(f"the arguments of the call of {name[:64]!r} are not JSON: {error}") from error
-    return calling.written(name, read)
+    return f"{OPENING}\n{orjson.dumps({'name': name, 'arguments': read}).decode()}\n{CLOSING}"
 
 
 def _must_call(asked: Asked, flow: FlowAsModel) -> Mapping[str, Any]:

@@ -38,11 +38,20 @@ TURNS = document(
     node("answer", "output"),
     edges=["turns.text > prompt", "prompt > answer"],
 )
+ASSISTANT = document(
+    node("question", "input"),
+    node("model", "generate", history=True, tools="caller"),
+    node("answer", "output"),
+    edges=["question > model", "model.text > answer"],
+)
+INNER = TWO_MODELS.replace('"type": "generate", "params": {}', '"type": "generate", "params": {"caller_sampling": false}', 1)
 FLOWS = {
     "rag": RAG,
     "echo": ECHO,
     "two": TWO_MODELS,
     "turns": TURNS,
+    "assistant": ASSISTANT,
+    "inner": INNER,
     "counting": COUNTING,
     "numbers": NUMBERS,
     "closed": json.dumps({**json.loads(RAG), "overrides": "none"}),
