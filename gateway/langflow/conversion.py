@@ -33,6 +33,7 @@ EVERYTHING: Final = "*"
 """Stands for every output that nothing else is said of."""
 
 TOOL_OUTPUT: Final = "component_as_tool"
+TOOL_TYPE: Final = "Tool"
 DESCRIPTION_CHARS_MAX: Final = 4096
 
 
@@ -107,7 +108,7 @@ class Conversion:
         component = place.component
         if component.kind == LOOP:
             self._loop(place)
-        elif place.used == {TOOL_OUTPUT} or (component.is_tool and not place.used - {TOOL_OUTPUT}):
+        elif place.used and place.used <= _tool_outputs(component):
             self._tool(place)
         elif component.kind in RULES:
             RULES[component.kind](place)
@@ -260,6 +261,11 @@ class Conversion:
             component.id in self.selection.idle: "leads to no output, so nothing is made of it",
         }
         return _line(component, (), (reasons.get(True, "not part of the flow"),))
+
+
+def _tool_outputs(component: Component) -> set[str]:
+    """The outputs that give the component as a tool: one that any has in the tool mode, or one of the older tools' own."""
+    return {TOOL_OUTPUT} | {output.name for output in component.outputs if TOOL_TYPE in output.types}
 
 
 def _line(component: Component, became: tuple[str, ...], notes: tuple[str, ...]) -> Line:
