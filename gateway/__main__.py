@@ -9,7 +9,7 @@ from typing import Final
 import grpc
 from opentelemetry.trace import TracerProvider
 
-from gateway.backends import Backends, Sessions
+from gateway.backends import Backends, Sessions, Web
 from gateway.clients import GrpcGenerator, GrpcRetriever
 from gateway.compiler import Compiler, RunLimits
 from gateway.databases.connections import SqlConnections, open_databases
@@ -31,8 +31,9 @@ from gateway.sessions import MemorySessions
 from gateway.settings import GatewaySettings
 from gateway.store import open_store
 from gateway.variables import open_variables
-from gateway.web.client import HttpWeb, WebLimits, open_web
 from gateway.web.hosts import parse_hosts
+from gateway.web.limits import WebLimits
+from gateway.web.opening import open_web
 from penstock import identity
 from penstock.addresses import parse_target
 from penstock.channel import open_channel
@@ -124,7 +125,7 @@ def _databases(settings: GatewaySettings) -> AbstractAsyncContextManager[SqlConn
     return open_databases(settings.sql_connections.get_secret_value(), limits)
 
 
-def _web(settings: GatewaySettings) -> AbstractAsyncContextManager[HttpWeb]:
+def _web(settings: GatewaySettings) -> AbstractAsyncContextManager[Web]:
     limits = WebLimits(timeout_s=settings.http_timeout_s, answer_bytes_max=settings.tool_answer_bytes_max)
     return open_web(parse_hosts(settings.http_hosts), os.environ, limits)
 
