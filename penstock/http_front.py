@@ -12,9 +12,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 import penstock
 from penstock.dispatcher import Dispatcher
 from penstock.errors import FailedPrecondition
+from penstock.link.frames import PROTOCOL
+from penstock.link.server import LinkServer
 from penstock.settings import ServiceSettings
 from penstock.transcoding import Page, Transcoder
 
+_SWITCHING: Final = f"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {PROTOCOL}\r\n\r\n".encode()
 HEAD_BYTES_MAX: Final = 64 * 1024
 """Longest request line and headers of one request. What comes with their beginning or end in one read is not counted."""
 
@@ -69,7 +72,7 @@ class HttpFront:
                     title=f"Penstock {service.name}",
                     version=penstock.__version__,
                 ),
-                http=_BoundedHead,
+                http=_protocol(dispatcher, settings),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -95,11 +98,30 @@ class HttpFront:
         await asyncio.shield(self._task)
 
 
-class _BoundedHead(HttpToolsProtocol):
-    """uvicorn's protocol, which itself would keep the head of a request however long it grows."""
+def _protocol(dispatcher: Dispatcher, settings: ServiceSettings) -> type[HttpToolsProtocol]:
+    """What serves a connection, as uvicorn wants it: a class that it makes instances of."""
+
+    class Protocol(_Connection):
+        def link(self) -> LinkServer:
+            return LinkServer(
+                dispatcher,
+                message_bytes_max=settings.message_bytes_max,
+                deadline_s=settings.deadline_s,
+                closed=self.connections.discard,
+            )
+
+    return Protocol
+
+
+class _Connection(HttpToolsProtocol):
+    """uvicorn's protocol, which itself would keep the head of a request however long it grows, and knows no links."""
 
     _in_head = False
     _head_bytes = 0
+
+    def link(self) -> LinkServer:
+        """What serves the connection once it has become a link."""
+        raise NotImplementedError
 
     def on_message_begin(self) -> None:
         self._in_head, self._head_bytes = True, 0
@@ -116,6 +138,18 @@ class _BoundedHead(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX:
                 self.send_400_response(f"the request line and headers are over {HEAD_BYTES_MAX} bytes")
+
+    def _should_upgrade(self) -> bool:
+        return self._get_upgrade() == PROTOCOL.encode()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Uvicorn's name for what follows an upgrade, which is a link's here."""
+        link = self.link()
+        self.connections.discard(self)
+        self.connections.add(link)
+        self.transport.write(_SWITCHING)
+        link.connection_made(self.transport)
+        self.transport.set_protocol(link)
 
 
 class _Server(uvicorn.Server):

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
-from opentelemetry import propagate, trace
+from opentelemetry import baggage, propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind
 from opentelemetry.util.types import AttributeValue
 
 _UNSAMPLED: Final = re.compile("00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-00")
 """W3C's traceparent header of a caller that does not record."""
+_W3C: Final = frozenset({"traceparent", "tracestate", "baggage"})
 
 
 def inner_span(
@@ -34,6 +35,20 @@ def inner_span(
     if current.is_recording() or not current.get_span_context().is_valid:
         return tracer.start_as_current_span(name, attributes=attributes)
     return nullcontext(current)
+
+
+def carried(span: trace.Span) -> dict[str, str]:
+    """The headers by which a trace goes on inside `span`, in another process.
+
+    Those of W3C's trace context are written here where nothing else is to be carried; OpenTelemetry's own way takes ten times
+    as long.
+    """
+    told = span.get_span_context()
+    if told.trace_state or baggage.get_all() or not propagate.get_global_textmap().fields <= _W3C:
+        headers: dict[str, str] = {}
+        propagate.inject(headers, context=trace.set_span_in_context(span))
+        return headers
+    return {"traceparent": f"00-{told.trace_id:032x}-{told.span_id:016x}-{told.trace_flags:02x}"} if told.is_valid else {}
 
 
 class Spans:
