@@ -17,8 +17,7 @@ import random
 import time
 from typing import Final
 
-import aiohttp
-
+from generation_svc.openai_connections import BrokenOff, CannotConnect
 from generation_svc.openai_errors import RETRY_AFTER_SAID
 from penstock.deadline import patience_s
 from penstock.errors import BackendUnavailable, Overloaded, PenstockError
@@ -120,8 +119,6 @@ def _pause_s(tries: int) -> float:
 
 def _passing(error: PenstockError) -> bool:
     """Whether it is the connection or the endpoint that failed, not the request."""
-    cause = error.__cause__
-    if isinstance(cause, aiohttp.SocketTimeoutError):
-        return False  # A slow endpoint, which works on it: asking again would double its work.
-    connection = isinstance(cause, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError)
+    # A slow endpoint (SlowAnswer) works on it: asking again would double its work.
+    connection = isinstance(error.__cause__, CannotConnect | BrokenOff)
     return connection or error.metadata.get("upstream_status") in _NOT_READY

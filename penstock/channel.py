@@ -141,7 +141,7 @@ class Outgoing:
 def finish(span: trace.Span | None, error: BaseException | None) -> None:
     """Ends the span of a call as the call ended."""
     if span is not None:
-        _finish(span, error and _outcome(error))
+        _finish(span, None if error is None else _outcome(error))
 
 
 class _Tracing:

@@ -144,7 +144,7 @@ class _Connection(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Uvicorn's name for what follows an upgrade, which is a link's here."""
-        link = self.link()
+        link: Any = self.link()  # uvicorn asks of its connections that they shut down, which a link does.
         self.connections.discard(self)
         self.connections.add(link)
         self.transport.write(_SWITCHING)

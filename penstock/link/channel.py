@@ -133,7 +133,7 @@ class _Keeper:
 
     def __init__(self, channel: grpc.aio.Channel, target: str, message_bytes_max: int) -> None:
         self._channel = channel
-        self._find = channel.unary_unary(frames.FIND)
+        self._find = channel.unary_unary(frames.FIND, None, None)
         self._host = target.rpartition(":")[0].strip("[]")
         self._message_bytes_max = message_bytes_max
         self._link: Link | None = None
