@@ -214,13 +214,13 @@ class _Connection(asyncio.Protocol):
 
     def done(self) -> bool:
         """Ends the exchange; whether the connection can be used again."""
-        if self._timer is not None:
-            self._timer.cancel()
         self.used_at = self._loop.time()
         return self._ended and self._keep_alive and self.open and self._failure is None and not self._parts
 
     def close(self) -> None:
         self.open = False
+        if self._timer is not None:
+            self._timer.cancel()
         self._transport.close()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -265,13 +265,23 @@ class _Connection(asyncio.Protocol):
             self._reader.set_result(None)
 
     def _watch(self) -> None:
-        """One timer for both bounds, looked at when either might be reached."""
-        now = self._loop.time()
-        silent_until = now + self._silence_max_s if self._paused else self._heard_at + self._silence_max_s
-        due = min(self._until, silent_until)
+        """One timer for both bounds and for all answers, looked at when one might be reached, and left to run between them."""
+        due, now = self._due(), self._loop.time()
+        if self._timer is None or self._timer.when() > due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(max(0.0, due - now), self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        due = self._due()
         if self._ended:
             return
-        if due <= now:
-            self._fail(SlowAnswer("it was silent for too long" if due < self._until else "it took too long"))
-            return
-        self._timer = self._loop.call_later(due - now, self._watch)
+        if due > self._loop.time():
+            self._watch()
+        else:
+            self._fail(SlowAnswer("it took too long" if due >= self._until else "it was silent for too long"))
+
+    def _due(self) -> float:
+        heard_at = self._loop.time() if self._paused else self._heard_at
+        return min(self._until, heard_at + self._silence_max_s)

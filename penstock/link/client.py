@@ -1,15 +1,17 @@
 """The client's end of a link."""
 
 import asyncio
+import math
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import httptools
 from google.rpc import status_pb2
 
 from penstock.errors import DeadlineExceeded, MalformedRequest, PenstockError, Unavailable
+from penstock.gathering import Gathering
 from penstock.link import frames
 from penstock.wire import from_status
 
@@ -46,14 +48,18 @@ class Link(asyncio.Protocol):
         self._upgrade: _Upgrade | None = _Upgrade(self._loop.create_future())
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._emptied: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = math.inf
         self.usable = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport
+        self._transport = Gathering(transport)
         _bound_silence(transport.get_extra_info("socket"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
+        if self._timer is not None:
+            self._timer.cancel()
         if self._upgrade is not None:
             self._upgrade.refuse(str(exc or _LOST))
         error = Unavailable(_LOST)
@@ -94,18 +100,16 @@ class Link(asyncio.Protocol):
         """The answer's message. Raises PenstockError: what the service said, DeadlineExceeded, Unavailable."""
         answer = _Answer(self._loop)
         number = self._begin(answer, method, message, metadata, seconds)
-        timer = self._loop.call_later(seconds, answer.too_late)
         try:
             return await answer.future
         finally:
-            timer.cancel()
             self.leave(number)
 
     def stream(self, method: str, message: bytes, metadata: Mapping[str, str], seconds: float) -> "LinkStream":
         """The messages of a stream; whoever reads it cancels it at the end. Raises as `unary`, while it is read."""
         stream = LinkStream(self)
         number = self._begin(stream, method, message, metadata, seconds)
-        stream.begun(number, self._loop.call_later(seconds, stream.fail, _late()))
+        stream.number = number
         return stream
 
     def read(self, number: int, count: int) -> None:
@@ -132,8 +136,25 @@ class Link(asyncio.Protocol):
             raise Unavailable(_LOST)
         self._last = number = (self._last + 1) % 2**32
         self._calls[number] = call
+        call.until = self._loop.time() + seconds
+        if call.until < self._due:
+            self._look_at(call.until)
         self._transport.write(frames.call_frame(number, method, seconds, metadata, message))
         return number
+
+    def _look_at(self, moment: float) -> None:
+        """One timer for the deadlines of all calls: they are looked at when the nearest of them is reached."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due, self._timer = moment, self._loop.call_at(moment, self._end_late_calls)
+
+    def _end_late_calls(self) -> None:
+        now, self._due, self._timer = self._loop.time(), math.inf, None
+        for number in [number for number, call in self._calls.items() if call.until <= now]:
+            self._calls[number].fail(DeadlineExceeded("the service did not answer in time"))
+            self.leave(number)
+        if self._calls:
+            self._look_at(min(call.until for call in self._calls.values()))
 
     def _forget(self, number: int) -> "_Answer | LinkStream | None":
         call = self._calls.pop(number, None)
@@ -165,9 +186,10 @@ class Link(asyncio.Protocol):
 class _Answer:
     """What a unary call waits for."""
 
-    __slots__ = ("future",)
+    __slots__ = ("future", "until")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.until = math.inf
         self.future: asyncio.Future[bytes] = loop.create_future()
 
     def message(self, payload: bytes) -> None:
@@ -181,25 +203,21 @@ class _Answer:
         if not self.future.done():
             self.future.set_exception(error)
 
-    def too_late(self) -> None:
-        self.fail(_late())
-
 
 class LinkStream(AsyncIterator[bytes]):
     """The messages of one stream."""
 
-    __slots__ = ("_ended", "_error", "_link", "_messages", "_number", "_timer", "_unsaid", "_waiter")
+    __slots__ = ("_ended", "_error", "_link", "_messages", "_unsaid", "_waiter", "number", "until")
 
     def __init__(self, link: Link) -> None:
+        self.number = 0
+        self.until = math.inf
         self._link = link
         self._messages: deque[bytes] = deque()
         self._ended = False
         self._error: PenstockError | None = None
         self._unsaid = 0
         self._waiter: asyncio.Future[None] | None = None
-
-    def begun(self, number: int, timer: asyncio.TimerHandle) -> None:
-        self._number, self._timer = number, timer
 
     async def __anext__(self) -> bytes:
         while not self._messages:
@@ -211,16 +229,15 @@ class LinkStream(AsyncIterator[bytes]):
             await self._waiter
         self._unsaid += 1
         if self._unsaid >= frames.READ_EVERY and not self._ended:
-            self._link.read(self._number, self._unsaid)
+            self._link.read(self.number, self._unsaid)
             self._unsaid = 0
         return self._messages.popleft()
 
     def cancel(self) -> None:
         """Stops it, if it has not ended."""
-        self._timer.cancel()
         if not self._ended:
             self._ended = True
-            self._link.leave(self._number)
+            self._link.leave(self.number)
 
     def message(self, payload: bytes) -> None:
         self._messages.append(payload)
@@ -228,14 +245,12 @@ class LinkStream(AsyncIterator[bytes]):
 
     def end(self) -> None:
         self._ended = True
-        self._timer.cancel()
         self._wake()
 
     def fail(self, error: PenstockError) -> None:
         if self._ended:
             return
         self._error = error
-        self._link.leave(self._number)
         self.end()
 
     def _wake(self) -> None:
@@ -275,10 +290,6 @@ class _Upgrade:
 
 def _told(payload: bytes) -> PenstockError:
     return from_status(status_pb2.Status.FromString(payload))
-
-
-def _late() -> DeadlineExceeded:
-    return DeadlineExceeded("the service did not answer in time")
 
 
 def _bound_silence(connection: socket.socket | None) -> None:

@@ -33,6 +33,9 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 _log = logging.getLogger("penstock.transcoding")
 
+WHEN_LEFT: Final = "penstock.when_left"
+"""Where in the scope a server that can do it keeps what is to be called when the client leaves."""
+
 _PATH_SAFE: Final = "/:@!$&'()*+,;=~"
 _JSON: Final = b"application/json"
 # What `curl -d` says of any body. A browser says it too, for another site's form, but then it names that site as the origin.
@@ -54,6 +57,7 @@ class Exchange:
         self.path = _encoded_path(scope)
         self.query: bytes = scope.get("query_string", b"")
         self.headers = read_headers(scope["headers"])
+        self.when_left: set[Callable[[], None]] | None = scope.get(WHEN_LEFT)
         self.started = False
 
     @property
