@@ -21,6 +21,7 @@ from gateway.flow_model import Flow, Node
 from gateway.nodes.spec import Effect, Inputs, Outputs, Use, Work
 from penstock import semconv
 from penstock.errors import Internal, PenstockError
+from penstock.tracing import unrecorded
 
 PARTIAL: Final = frozenset({"switch", "flow"})
 """Types of nodes that may leave an output without a value."""
@@ -211,9 +212,17 @@ def _node_span(tracer: trace.Tracer, step: Step) -> AbstractContextManager[Any]:
     return traced(tracer, f"node {step.node_id}", step.span_attributes)
 
 
+def traced(tracer: trace.Tracer, name: str, attributes: Mapping[str, str]) -> AbstractContextManager[trace.Span]:
+    """A current span that says how what is inside it failed, with our reason and without the text of an Internal.
+
+    Below a call that nobody records it is that call's own, which keeps nothing.
+    """
+    current = unrecorded()
+    return _spanned(tracer, name, attributes) if current is None else nullcontext(current)
+
+
 @contextmanager
-def traced(tracer: trace.Tracer, name: str, attributes: Mapping[str, str]) -> Iterator[trace.Span]:
-    """A current span that says how what is inside it failed, with our reason and without the text of an Internal."""
+def _spanned(tracer: trace.Tracer, name: str, attributes: Mapping[str, str]) -> Iterator[trace.Span]:
     with tracer.start_as_current_span(
         name, attributes=attributes, record_exception=False, set_status_on_exception=False
     ) as span:

@@ -19,7 +19,7 @@ from penstock import semconv
 from penstock.errors import BackendUnavailable, Cancelled, Code, Internal, PenstockError, Unavailable
 from penstock.identity import PRINCIPALS_HEADER, TENANT_HEADER, write_principals, write_tenant
 from penstock.interceptors import end_with
-from penstock.tracing import carried
+from penstock.tracing import carried, unrecorded
 from penstock.wire import from_rpc_error
 
 SERVICE_CONFIG: Final = json.dumps(
@@ -120,9 +120,8 @@ class Outgoing:
 
     def begin(self, method: str) -> tuple[trace.Span | None, dict[str, str]]:
         """Of a call that is about to be made. The trace goes on inside the span, so that the server's span is its child."""
-        current = trace.get_current_span()
-        if not current.is_recording() and current.get_span_context().is_valid:
-            # Nobody records what this call belongs to: its trace is passed on, and a span would be made to be thrown away.
+        current = unrecorded()
+        if current is not None:
             return None, {**carried(current), **self._metadata()}
         name = method.lstrip("/")
         attributes = {semconv.RPC_SYSTEM_NAME: "grpc", semconv.RPC_METHOD: name, semconv.SERVER_ADDRESS: self._target}
