@@ -149,17 +149,14 @@ class _Progress:
         self.ready = deque(index for index, count in enumerate(plan.waits_for) if not count)
 
     def inputs(self, index: int) -> Inputs:
-        values = self._values
-        if self._steps[index].may_skip:
-            bindings = self._steps[index].bindings
-            return {port: values[source][given] for port, source, given in bindings if given in values[source]}
-        return {port: values[source][source_port] for port, source, source_port in self._steps[index].bindings}
+        values, step = self._values, self._steps[index]
+        if step.may_skip:
+            return {port: values[source][given] for port, source, given in step.bindings if given in values[source]}
+        return {port: values[source][given] for port, source, given in step.bindings}
 
     def skips(self, index: int) -> bool:
-        """Whether the step is left out, because what it needs comes from a branch that was not taken."""
+        """Whether a step that may be is left out, because what it needs comes from a branch that was not taken."""
         step, values = self._steps[index], self._values
-        if not step.may_skip:
-            return False
         missing = {port for port, source, given in step.bindings if given not in values[source]}
         return bool(missing - step.absent_ports) or (bool(step.absent_ports) and missing == step.absent_ports)
 
@@ -177,9 +174,10 @@ async def _run_pure(plan: Plan, progress: _Progress, run: Run) -> Sequence[int]:
     effects = []
     while progress.ready:
         index = progress.ready.popleft()
-        if progress.skips(index):
+        step = plan.steps[index]
+        if step.may_skip and progress.skips(index):
             progress.finish(index, {})
-        elif isinstance(plan.steps[index].work, Effect):
+        elif isinstance(step.work, Effect):
             effects.append(index)
         else:
             progress.finish(index, await _perform(plan, index, progress.inputs(index), run))

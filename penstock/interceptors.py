@@ -50,8 +50,12 @@ class Tracing(Interceptor):
         return traced
 
     def messages(self, method: str, handler: StreamHandler) -> StreamHandler:  # noqa: ARG002  # The port's signature.
-        async def counted(request: Any, context: CallContext) -> AsyncIterator[Any]:
-            span, count = trace.get_current_span(), 0
+        def messages(request: Any, context: CallContext) -> AsyncIterator[Any]:
+            span = trace.get_current_span()
+            return counted(request, context, span) if span.is_recording() else handler(request, context)
+
+        async def counted(request: Any, context: CallContext, span: trace.Span) -> AsyncIterator[Any]:
+            count = 0
             try:
                 async with aclosing(handler(request, context)) as messages:  # type: ignore[type-var]
                     async for message in messages:
@@ -62,7 +66,7 @@ class Tracing(Interceptor):
             finally:
                 span.set_attribute(semconv.PENSTOCK_MESSAGE_COUNT, count)
 
-        return counted
+        return messages
 
 
 class _Traced:

@@ -9,10 +9,12 @@ import random
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Final
 
 from opentelemetry import baggage, propagate, trace
 from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind
 from opentelemetry.util.types import AttributeValue
 
@@ -48,11 +50,16 @@ def carried(span: trace.Span) -> dict[str, str]:
     as long.
     """
     told = span.get_span_context()
-    if told.trace_state or baggage.get_all() or not propagate.get_global_textmap().fields <= _W3C:
+    if told.trace_state or baggage.get_all() or not _is_w3c(propagate.get_global_textmap()):
         headers: dict[str, str] = {}
         propagate.inject(headers, context=trace.set_span_in_context(span))
         return headers
     return {"traceparent": f"00-{told.trace_id:032x}-{told.span_id:016x}-{told.trace_flags:02x}"} if told.is_valid else {}
+
+
+@lru_cache(maxsize=4)
+def _is_w3c(propagator: TextMapPropagator) -> bool:
+    return propagator.fields <= _W3C
 
 
 class Spans:
