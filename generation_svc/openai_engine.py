@@ -10,14 +10,14 @@ What the endpoint can do is found out at the start (openai_probe) and declared. 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+import aiohttp
+
 from generation_svc.engine import Answer, GenerationRequest, Load, ModelInfo
 from generation_svc.openai_answer import AnswerReader, json_object, streamed
-from generation_svc.openai_connections import Response
 from generation_svc.openai_errors import error_of
 from generation_svc.openai_http import Endpoint, read_all
 from generation_svc.openai_probe import Found, probe
@@ -52,8 +52,8 @@ class OpenAiEngine:
             max_tokens_field=settings.openai_max_tokens_field,
             priorities=settings.openai_priorities,
         )
-        self._chat_path = f"{endpoint.base_path}/chat/completions"
-        self._raw_path = f"{endpoint.base_path}/completions"
+        self._chat_url = endpoint.base_url / "chat/completions"
+        self._raw_url = endpoint.base_url / "completions"
         self._tokens = NamedTokens(endpoint)
         self._retries = Retries(retries_max=settings.openai_retries_max, retry_after_max_s=settings.openai_retry_after_max_s)
         self._running = 0
@@ -111,14 +111,14 @@ class OpenAiEngine:
             raise EngineFailed(_CLOSED)
         named = await self._named(request)
         body = self._asking.body(request, tuple(number for _, number in named))
-        path = self._chat_path if request.messages else self._raw_path
+        url = self._chat_url if request.messages else self._raw_url
         reader = AnswerReader(request, self._dialect, named)
         with self._endpoint.translated():
-            async with self._endpoint.post(path, body, request.trace_headers, streamed=request.streamed) as response:
+            async with self._endpoint.post(url, body, dict(request.trace_headers), streamed=request.streamed) as response:
                 if response.status != 200:
                     raise _refusal(request, error_of(response.status, response.headers, await read_all(response)))
                 if request.streamed:
-                    async with aclosing(streamed(_pieces(response), reader)) as deltas:
+                    async with aclosing(streamed(response.content.iter_any(), reader)) as deltas:
                         async for delta in deltas:
                             yield delta
                     await _drain(response)
@@ -132,23 +132,17 @@ class OpenAiEngine:
         return await self._tokens.numbers(self._asking.model(request), request.logprobs.tokens)
 
 
-async def _pieces(response: Response) -> AsyncIterator[bytes]:
-    while piece := await response.read():
-        yield piece
-
-
-async def _drain(response: Response) -> None:
-    """Reads the little that follows [DONE], so that the connection can be used again. Waits for it only so long."""
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    """Reads the little that follows [DONE], so that the connection goes back to the pool. Waits for it only so long."""
     with suppress(TimeoutError):
         async with asyncio.timeout(_DRAIN_S):
-            while await response.read():
-                pass
+            await response.content.readany()
 
 
-async def _object(response: Response, progress: _Progress) -> Any:
-    begin = await response.read()
+async def _object(response: aiohttp.ClientResponse, progress: _Progress) -> Any:
+    begin = await response.content.readany()
     progress.begun = bool(begin)  # The endpoint has done its work: what breaks now is not worth doing it again.
-    return json_object(await read_all(response, begin))
+    return json_object(begin + await read_all(response))
 
 
 def _refusal(request: GenerationRequest, error: PenstockError) -> PenstockError:

@@ -40,10 +40,10 @@ _PROMPT_TOKENS: Final = re.compile(r"(?:prompt|input|messages) \D{0,60}? (\d+) [
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes) -> PenstockError:
-    """The error of an HTTP answer that is not 200. The headers' names are in lower case."""
+    """The error of an HTTP answer that is not 200."""
     said = _said(body)
     asked_s = _retry_after_s(headers)
-    facts = {"upstream_status": str(status)} | ({} if asked_s is None else {RETRY_AFTER_SAID: headers["retry-after"][:64]})
+    facts = {"upstream_status": str(status)} | ({} if asked_s is None else {RETRY_AFTER_SAID: headers["Retry-After"][:64]})
     if status in {401, 403}:
         message = f"the endpoint refuses our key ({status}): set PENSTOCK_GENERATION_OPENAI_API_KEY; it said: {said}"
         return FailedPrecondition(message, metadata=facts)
@@ -94,7 +94,7 @@ def _numbers(said: str) -> dict[str, str]:
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Retry-After in seconds, which it gives as such or as an HTTP date. None where it is missing or neither."""
-    value = headers.get("retry-after", "")
+    value = headers.get("Retry-After", "")
     try:
         seconds = float(value)
     except ValueError:

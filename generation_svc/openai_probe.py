@@ -43,7 +43,7 @@ async def probe(endpoint: Endpoint, settings: GenerationSettings) -> Found:
 
 
 async def _found(endpoint: Endpoint, settings: GenerationSettings) -> Found:
-    listed = _listed(await endpoint.look_up(f"{endpoint.base_path}/models"))
+    listed = _listed(await endpoint.look_up(endpoint.base_url / "models"))
     card = _card(settings.model, listed)
     dialect = dialect_of(settings.openai_dialect, card.get("owned_by"))
     if settings.openai_priorities and dialect.name != "vllm":
@@ -69,7 +69,7 @@ async def _found(endpoint: Endpoint, settings: GenerationSettings) -> Found:
 async def _described(endpoint: Endpoint) -> Described | None:
     """What it says of its fields; None where it does not say, or says it to others."""
     try:
-        return described(await endpoint.look_up(f"{endpoint.root_path}/openapi.json"))
+        return described(await endpoint.look_up(endpoint.root_url / "openapi.json"))
     except PenstockError as error:
         log.info("the endpoint's description cannot be read: %s", error.message)
         return None

@@ -17,7 +17,8 @@ import random
 import time
 from typing import Final
 
-from generation_svc.openai_connections import BrokenOff, CannotConnect
+import aiohttp
+
 from generation_svc.openai_errors import RETRY_AFTER_SAID
 from penstock.deadline import patience_s
 from penstock.errors import BackendUnavailable, Overloaded, PenstockError
@@ -119,6 +120,8 @@ def _pause_s(tries: int) -> float:
 
 def _passing(error: PenstockError) -> bool:
     """Whether it is the connection or the endpoint that failed, not the request."""
-    # A slow endpoint (SlowAnswer) works on it: asking again would double its work.
-    connection = isinstance(error.__cause__, CannotConnect | BrokenOff)
+    cause = error.__cause__
+    if isinstance(cause, aiohttp.SocketTimeoutError):
+        return False  # A slow endpoint, which works on it: asking again would double its work.
+    connection = isinstance(cause, aiohttp.ClientConnectionError | aiohttp.ClientPayloadError)
     return connection or error.metadata.get("upstream_status") in _NOT_READY

@@ -14,7 +14,7 @@ class NamedTokens:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._path = f"{endpoint.root_path}/tokenize"
+        self._url = endpoint.root_url / "tokenize"
         self._known: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     async def numbers(self, model: str, texts: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
@@ -31,7 +31,7 @@ class NamedTokens:
         return self._known[key]
 
     async def _ask(self, model: str, text: str) -> int:
-        answer = await self._endpoint.call(self._path, {"model": model, "prompt": text, "add_special_tokens": False})
+        answer = await self._endpoint.call(self._url, {"model": model, "prompt": text, "add_special_tokens": False})
         numbers = answer.get("tokens")
         if not isinstance(numbers, list) or len(numbers) != 1:
             count = len(numbers) if isinstance(numbers, list) else "no"
