@@ -38,6 +38,7 @@ from penstock import identity
 from penstock.addresses import parse_target
 from penstock.channel import open_channel
 from penstock.flow.v1 import flow_pb2_grpc
+from penstock.link.channel import open_linked_channel
 from penstock.server import Assembly, Service, run
 from penstock.telemetry import Telemetry
 
@@ -148,7 +149,7 @@ def _replicated(
 ) -> AbstractAsyncContextManager[ReplicatedGenerator]:
     def connect(address: str) -> GrpcGenerator:
         # What fails is tried on another replica, and not by gRPC on the same one. Only a model is shared out by tenants.
-        channel = _channel(address, settings, telemetry.tracer_provider, retries=False, tenant=_tenant)
+        channel = _channel(address, settings, telemetry.tracer_provider, retries=False, tenant=_tenant, of=open_linked_channel)
         return GrpcGenerator(channel, timeout_s=settings.generation_timeout_s)
 
     limits = ReplicaLimits(
@@ -195,8 +196,9 @@ def _channel(
     *,
     retries: bool = True,
     tenant: Callable[[], str] | None = None,
+    of: Callable[..., grpc.aio.Channel] = open_channel,
 ) -> grpc.aio.Channel:
-    return open_channel(
+    return of(
         target,
         tracer_provider=provider,
         message_bytes_max=settings.message_bytes_max,
