@@ -149,7 +149,8 @@ def _replicated(
 ) -> AbstractAsyncContextManager[ReplicatedGenerator]:
     def connect(address: str) -> GrpcGenerator:
         # What fails is tried on another replica, and not by gRPC on the same one. Only a model is shared out by tenants.
-        channel = _channel(address, settings, telemetry.tracer_provider, retries=False, tenant=_tenant, of=open_linked_channel)
+        of = open_linked_channel if settings.generation_links else open_channel
+        channel = _channel(address, settings, telemetry.tracer_provider, retries=False, tenant=_tenant, of=of)
         return GrpcGenerator(channel, timeout_s=settings.generation_timeout_s)
 
     limits = ReplicaLimits(

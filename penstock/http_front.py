@@ -144,7 +144,8 @@ class _Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head, self._head_bytes = True, 0
         super().on_message_begin()
-        self.scope[WHEN_LEFT] = self._leavers  # type: ignore[literal-required]  # Our own word to the transcoder.
+        scope: Any = self.scope
+        scope[WHEN_LEFT] = self._leavers  # Our own word to the transcoder; ASGI's types know no other words than their own.
 
     def on_headers_complete(self) -> None:
         self._in_head = False
