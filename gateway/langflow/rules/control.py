@@ -77,8 +77,8 @@ def batch_run(place: Place) -> None:
     if rows is None:
         place.refuse("nothing is connected to it", field="df", instead="connect the rows that it is to run over")
         return
-    items, shape = _texts_of(place, rows, column), place.model("model")
-    params = asked(place, shape or place.component)
+    items = _texts_of(place, rows, column)
+    params = asked(place, place.model("model"))
     inputs: dict[str, str] = {}
     system(place, "system_message", params, inputs)
     params["caller_sampling"] = False
