@@ -243,6 +243,29 @@ async def test_a_router_compares_numbers_and_sends_its_own_messages() -> None:
     assert await run(World(), export, {"input_value": "none"}) == {"ChatOutput-n": "few"}
 
 
+@pytest.mark.parametrize(("category", "expected"), [("Praise", "Thanks!"), ("Blame", "Hello"), ("NONE", "else Hello")])
+async def test_a_model_chooses_the_way_of_a_text(category: str, expected: str) -> None:
+    routes = [
+        {"route_category": "Praise", "route_description": "Kind words.", "output_value": "Thanks!"},
+        {"route_category": "Blame", "route_description": "", "output_value": ""},
+    ]
+    links = [
+        "ChatInput-a.message > SmartRouter-r.input_text",
+        "SmartRouter-r.category_1_result > ChatOutput-z.input_value",
+        "SmartRouter-r.category_2_result > ChatOutput-z.input_value",
+        "SmartRouter-r.default_result > Prompt-e.it",
+        "Prompt-e.prompt > ChatOutput-z.input_value",
+    ]
+    world = World()
+    world.generator.script = [category]
+    export = between(component("SmartRouter-r", routes=routes), component("Prompt-e", template="else {it}"), links=links)
+    assert await run(world, export) == {"message": expected}
+    (request,) = world.generator.requests
+    assert request.form is not None
+    assert request.form.value == ("Praise", "Blame", "NONE")
+    assert "- Praise: Kind words." in request.system
+
+
 def test_a_circle_is_told_with_what_stands_for_it_here() -> None:
     export = between(
         component("Prompt-p", template="{a}{b}"), component("ConditionalRouter-r", input_text=""),
