@@ -29,6 +29,7 @@ from gateway.validation import refusal
 from penstock.errors import Violation
 
 LOOP: Final = "Loop"
+ROUTERS: Final = frozenset({"ConditionalRouter", "SmartRouter"})
 EVERYTHING: Final = "*"
 """Stands for every output that nothing else is said of."""
 
@@ -155,7 +156,7 @@ class Conversion:
             arriving=arriving,
             sources=sources,
             used=self._used(entry.component.id),
-            branches=any(each.kind == "ConditionalRouter" for each in self.export.components.values()),
+            branches=any(each.kind in ROUTERS for each in self.export.components.values()),
             outermost=body is None,
             answers=any(self.export.components[each].kind in OUTPUTS for each in self._fed(entry.component.id)),
             alone=sum(each.kind in OUTPUTS for each in self.export.components.values()) == 1,
