@@ -13,14 +13,17 @@ _ASKING: Final = frozenset({"Model", "Agent"})
 
 
 def origin(export: Export, entries: Iterable[Entry], options: Options) -> dict[str, Any]:
-    """The document's "origin". Of the components' values it holds none."""
+    """The document's "origin", its components in the order of the export. Of their values it holds none."""
+    place = {component_id: number for number, component_id in enumerate(export.components)}
     return {
         "format": "langflow",
         "id": export.id,
         "name": export.name,
         "endpoint_name": export.endpoint_name,
         "version": export.version,
-        "components": [_component(entry, options) for entry in entries],
+        "components": [
+            _component(entry, options) for entry in sorted(entries, key=lambda entry: place.get(entry.component.id, len(place)))
+        ],
     }
 
 

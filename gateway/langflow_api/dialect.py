@@ -51,6 +51,8 @@ class LangflowApi:
     def _add_what_is_kept(self, faces: Faces, monitoring: Monitoring, pages: Pages) -> None:
         keeping = Keeping(faces)
         self._add("GET", "/api/v1/flows", keeping.list)
+        self._add("POST", "/api/v1/flows", keeping.create)
+        self._add("POST", "/api/v1/flows/upload", keeping.upload)
         self._add("GET", "/api/v1/flows/{}", keeping.get)
         self._add("DELETE", "/api/v1/flows/{}", keeping.delete)
         self._add("GET", "/api/v1/monitor/messages", monitoring.messages)

@@ -25,6 +25,7 @@ INPUT_TYPES: Final[Mapping[str, frozenset[str]]] = {
     "text": frozenset({"text_input"}),
     "any": frozenset({"chat_input", "text_input", "webhook"}),
 }
+_SAY_WHAT_THEY_ARE_GIVEN: Final = frozenset({"chat_input", "text_input", "webhook"})
 OUTPUTS: Final = frozenset({"chat_output", "text_output", "data_output"})
 # The name of the first output of LangFlow's components, where the origin does not tell it.
 _FIRST_OUTPUT: Final[Mapping[str, str]] = {
@@ -64,6 +65,19 @@ class Face:
     def part_of(self) -> Mapping[str, Component]:
         """The component of each node."""
         return {node_id: each for each in self.components for node_id in each.nodes}
+
+    @cached_property
+    def told_by(self) -> Mapping[str, tuple[tuple[Component, str], ...]]:
+        """For each node the components whose first output one of its ports gives, with that port.
+
+        A component may have no node of its own: what it gives is then made by another's.
+        """
+        told: dict[str, tuple[tuple[Component, str], ...]] = {}
+        for each in self.components:
+            node_id, _, port = each.outputs[0].port.partition(".") if each.outputs else ("", "", "")
+            if node_id in self.nodes and each.role not in _SAY_WHAT_THEY_ARE_GIVEN:
+                told[node_id] = (*told.get(node_id, ()), (each, port))
+        return told
 
     @cached_property
     def streamed(self) -> Mapping[str, tuple[Component, ...]]:

@@ -55,7 +55,8 @@ class LangflowFrames:
                 yield False, _event("token", said)
             case Said(component=component, text=text, usage=usage, partial=partial):
                 values = self._telling.values(component, text, usage=usage, state=PARTIAL if partial else COMPLETE)
-                yield True, _event("add_message", template(self._telling.asked.face, "event", component).render(values))
+                kind = "event" if self._graph else "anonymous_event"
+                yield True, _event("add_message", template(self._telling.asked.face, kind, component).render(values))
             case Begun():
                 yield from self._opening()
             case Built():
@@ -110,6 +111,7 @@ class AguiFrames:
     def failed(self, message: str) -> Iterator[tuple[bool, bytes]]:
         yield from self._closed()
         yield True, _agui("RUN_ERROR", message=message)
+        yield self._run("RUN_FINISHED")
 
     def cancelled(self, reason: str) -> Iterator[tuple[bool, bytes]]:
         yield from self._closed()
@@ -192,7 +194,9 @@ def _result(face: Any, component: Component, built: Built) -> dict[str, Any]:
 
 
 def _params(component: Component, text: str) -> str:
-    """What LangFlow shows of a chat component: YAML."""
+    """What LangFlow shows of a chat component or a text output: YAML."""
+    if component.role == "text_output":
+        return f"- Text:\n    raw: {_yaml(text)}\n    repr: {_yaml(text)}\n    type: text\n"
     if not is_chat(component):
         return "None"
     side, name = sender(component)

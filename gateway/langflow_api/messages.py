@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.langflow_api.face import Face, output_name
-from gateway.origin import Component
+from gateway.origin import Component, Source
 
 _MARK: Final = "\ue000"
 _SLOT: Final = re.compile(f'"{_MARK}([a-z_]+){_MARK}"')
@@ -52,7 +52,9 @@ def slot(name: str) -> str:
 
 
 def template(face: Face, kind: str, component: Component) -> Template:
-    """The template of a component's "result", "spaced_result", message "event" or message "row"; made when first asked for."""
+    """The template of a component's "result" or "spaced_result", or of its message: as an "event", as an "anonymous_event"
+    that does not tell what feeds the component, or as a "row". It is made when it is first asked for.
+    """
     key = kind, component.id
     made: Template | None = face.made.get(key)
     if made is None:
@@ -76,12 +78,26 @@ def sender(component: Component) -> tuple[str, str]:
 def message(face: Face, component: Component) -> dict[str, Any]:
     """LangFlow's Message as it is written out."""
     side, name = sender(component)
-    data: dict[str, Any] = {
+    return _written({
         "timestamp": slot("timestamp"), "sender": side, "sender_name": name, "session_id": slot("session"), "context_id": "",
-        "text": slot("text"), "files": [], "error": False, "edit": False, "properties": _properties(component),
+        "text": slot("text"), "files": [], "error": False, "edit": False, "properties": _properties(_source(component)),
         "category": "message", "content_blocks": [], "session_metadata": {"graph_run_id": slot("run")}, "id": slot("id"),
         "flow_id": face.id, "run_id": slot("run"), "duration": None,
-    }  # fmt: skip
+    })  # fmt: skip
+
+
+def _unsaid(face: Face) -> dict[str, Any]:
+    """The Message of a text output: it is nobody's, and stands in no chat."""
+    return _written({
+        "timestamp": slot("timestamp"), "sender": None, "sender_name": None, "session_id": "", "context_id": "",
+        "text": slot("text"), "files": [], "error": False, "edit": False, "properties": _properties(None),
+        "category": "message", "content_blocks": [], "session_metadata": None, "flow_id": face.id, "run_id": None,
+        "duration": None,
+    })  # fmt: skip
+
+
+def _written(data: dict[str, Any]) -> dict[str, Any]:
+    """LangFlow writes a Message's fields twice."""
     outside = (
         "sender", "sender_name", "files", "session_id", "context_id", "run_id", "timestamp", "flow_id", "error", "edit",
         "properties", "category", "content_blocks", "duration", "session_metadata", "text",
@@ -93,23 +109,31 @@ def _event(face: Face, component: Component) -> dict[str, Any]:
     return message(face, component) | {"id": slot("id")}
 
 
+def _anonymous_event(face: Face, component: Component) -> dict[str, Any]:
+    return _event(face, component.model_copy(update={"source": None}))
+
+
 def _row(face: Face, component: Component) -> dict[str, Any]:
     side, name = sender(component)
     return {
         "id": slot("id"), "flow_id": face.id, "timestamp": slot("timestamp"), "sender": side, "sender_name": name,
         "session_id": slot("session"), "context_id": "", "text": slot("text"), "files": "[]", "edit": False, "duration": None,
-        "properties": _properties(component), "category": "message", "content_blocks": [],
+        "properties": _properties(_source(component)), "category": "message", "content_blocks": [],
         "session_metadata": {"graph_run_id": slot("run")},
     }  # fmt: skip
 
 
 def _result(face: Face, component: Component) -> dict[str, Any]:
     side, name = sender(component)
+    said: dict[str, Any] = {
+        "message": slot("text"), "sender": side, "sender_name": name, "session_id": slot("session"), "stream_url": None,
+        "component_id": component.id, "files": [], "type": "text",
+    }  # fmt: skip
     result: dict[str, Any] = {"timedelta": None, "duration": None, "component_display_name": component.display_name}
     result |= {"component_id": component.id, "used_frozen_result": False, "token_usage": None}
     if not is_chat(component):
         output = output_name(component)
-        whole = {output: message(face, component)} if component.role == "text_output" else {}
+        whole = {output: _unsaid(face)} if component.role == "text_output" else {}
         shown = {"repr": slot("text"), "raw": slot("text"), "type": "text"}
         outputs = {output: {"message": slot("text"), "type": "text"}}
         return {
@@ -117,12 +141,8 @@ def _result(face: Face, component: Component) -> dict[str, Any]:
             "artifacts": {output: shown},
             "outputs": outputs,
             "logs": {output: []},
-            "messages": [],
+            "messages": [said | {"session_id": ""}] if whole else [],
         } | result
-    said: dict[str, Any] = {
-        "message": slot("text"), "sender": side, "sender_name": name, "session_id": slot("session"), "stream_url": None,
-        "component_id": component.id, "files": [], "type": "text",
-    }  # fmt: skip
     return {
         "results": {"message": message(face, component)},
         "artifacts": artifacts(component),
@@ -138,8 +158,11 @@ def artifacts(component: Component) -> dict[str, Any]:
     return {"message": slot("text"), "sender": side, "sender_name": name, "files": [], "type": "object"}
 
 
-def _properties(component: Component) -> dict[str, Any]:
-    fed = component.source if component.role != "chat_input" else None
+def _source(component: Component) -> Source | None:
+    return component.source if component.role != "chat_input" else None
+
+
+def _properties(fed: Source | None) -> dict[str, Any]:
     source = {"id": fed and fed.id, "display_name": fed and fed.display_name, "source": fed and fed.type}
     return {
         "text_color": None, "background_color": None, "edited": False, "source": source, "icon": fed and fed.icon,
@@ -148,8 +171,10 @@ def _properties(component: Component) -> dict[str, Any]:
     }  # fmt: skip
 
 
-_BUILDERS: Final = {"result": _result, "spaced_result": _result, "event": _event, "row": _row}
-_SPACED: Final = frozenset({"spaced_result", "event"})
+_BUILDERS: Final = {"result": _result, "spaced_result": _result, "event": _event, "row": _row} | {
+    "anonymous_event": _anonymous_event
+}
+_SPACED: Final = frozenset({"spaced_result", "event", "anonymous_event"})
 
 COMPLETE: Final = b'"complete"'
 PARTIAL: Final = b'"partial"'

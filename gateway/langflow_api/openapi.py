@@ -37,6 +37,11 @@ _TEXT: Final[Json] = {"type": "string"}
 _COUNT: Final[Json] = {"type": "integer", "minimum": 0, "maximum": 1_000_000}
 _TEXTS: Final[Json] = {"type": "array", "items": {"type": "string"}, "maxItems": 500}
 _ANYTHING: Final[Json] = {"description": "Whatever is posted."}
+_EXPORT: Final[Json] = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"name": _TEXT, "data": {"type": "object", "properties": {"nodes": {"type": "array"}}}},
+}
 _ORDER: Final[Json] = {"type": "string", "enum": ["ASC", "DESC"]}
 _ORDER_BY: Final[Json] = {
     "type": "string", "enum": ["timestamp", "sender", "sender_name", "session_id", "text", "id", "flow_id"],
@@ -110,6 +115,22 @@ _OPERATIONS: Final = (
         streams=True,
     ),
     _Operation(method="get", path="/api/v1/flows/", summary="The headers of all flows."),
+    _Operation(
+        method="post",
+        path="/api/v1/flows/",
+        summary="Imports a flow as LangFlow exports it.",
+        body=_EXPORT,
+        status=201,
+        needs_body=True,
+    ),
+    _Operation(
+        method="post",
+        path="/api/v1/flows/upload/",
+        summary="Imports the flows of a file, each in place of the one that has its id.",
+        body=_EXPORT,
+        status=201,
+        needs_body=True,
+    ),
     _Operation(method="get", path="/api/v1/flows/{flow}", summary="The header of one flow."),
     _Operation(method="delete", path="/api/v1/flows/{flow}", summary="Deletes a flow."),
     _Operation(

@@ -3,8 +3,6 @@
 from contextlib import aclosing
 from typing import Final
 
-import orjson
-
 from gateway.langflow_api.answers import Telling, run_answer, run_outputs
 from gateway.langflow_api.asking import Asked, Ran, ask, chosen_outputs, ran
 from gateway.langflow_api.calls import RUN, refuse, variables
@@ -95,7 +93,7 @@ class Runs:
                 await refuse(call, refusal)
             except Refused:
                 await call.start_stream()
-                await call.write(_event("error", orjson.dumps({"error": _told(refusal)})))
+                await call.write(_error(_told(refusal)))
                 return await call.end()
         telling = Telling(asked)
         chosen = _chosen(face, request)
@@ -108,7 +106,7 @@ class Runs:
                 raise
             if not call.exchange.started:
                 await call.start_stream()
-            await call.write(_event("error", orjson.dumps({"error": failure_text(error, component_of(face, error))})))
+            await call.write(_error(failure_text(error, component_of(face, error))))
         return await call.end()
 
     async def _write(self, call: DialectCall, telling: Telling, happening: Happening, chosen: tuple[Component, ...]) -> None:
@@ -187,9 +185,16 @@ def _event(name: str, data: bytes) -> bytes:
     return b'{"event": "%s", "data": %s}\n\n' % (name.encode(), data)
 
 
+def _error(message: str) -> bytes:
+    return _event("error", b'{"error": %s}' % text_json(message))
+
+
 def _told(refusal: Refused) -> str:
+    """A refusal in one line, as LangFlow tells it where there is no status to tell it by."""
     detail = refusal.body.get("detail")
-    return detail if isinstance(detail, str) else orjson.dumps(detail).decode()
+    if isinstance(detail, dict):
+        return f"Refused tweak keys {detail['fields']}: {detail['message']}"
+    return str(detail)
 
 
 _NO_INPUT: Final = AdvancedRequest.model_validate({"inputs": [{"input_value": "", "components": []}]}).inputs or []

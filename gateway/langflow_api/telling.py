@@ -115,6 +115,11 @@ class _Teller:
     def finished(self, node: flow_pb2.StreamFlowResponse.NodeFinished) -> Iterator[Happening]:
         face = self.telling.asked.face
         component = face.part_of.get(node.node_id)
+        for each, port in face.told_by.get(node.node_id, ()):
+            if port in node.outputs.fields:
+                self.texts[each.id] = value_text(node.outputs.fields[port])
+            if not each.nodes and each.id not in face.output_ids:
+                yield Built(each, self.texts.get(each.id, ""), 0.0)
         if component is None:
             return
         self.took_s[component.id] = self.took_s.get(component.id, 0.0) + node.duration_s
@@ -142,14 +147,10 @@ class _Teller:
         yield Ended(ended)
 
     def _note(self, component: Component, node: flow_pb2.StreamFlowResponse.NodeFinished) -> None:
-        """Takes the text of the component's first output from what one of its nodes gave."""
+        """Takes the text of a component that says what it is given, or whose origin does not tell which port is its own."""
         fields = node.outputs.fields
-        if component.role.endswith("_input"):
+        if component.role.endswith("_input") or component.role == "webhook":
             self.texts[component.id] = self.telling.asked.given(component)
-        elif component.outputs:
-            node_id, _, port = component.outputs[0].port.partition(".")
-            if node_id == node.node_id and port in fields:
-                self.texts[component.id] = value_text(fields[port])
-        elif len(fields):
+        elif not component.outputs and len(fields):
             name = output_name(component)
             self.texts[component.id] = value_text(fields[name if name in fields else min(fields)])

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 
@@ -24,6 +25,7 @@ from penstock.errors import BackendUnavailable, DeadlineExceeded, FlowNotFound, 
 from penstock.transcoding.dialect import DialectCall
 
 _NOT_SYNC: Final = ("data", "files", "start_component_id", "stop_component_id")
+_NO_UUID: Final = {"type": "value_error", "msg": "Value error, Invalid job_id, must be a UUID"}
 _HEARTBEAT_S: Final = 15.0
 _KEEPALIVE: Final = b": keepalive\n\n"
 
@@ -73,7 +75,9 @@ class Workflows:
         if not job_id:
             missing = {"error": "Missing required parameter", "code": "MISSING_PARAMETER", "message": "Job ID must be provided"}
             return await refuse(call, refused(400, missing))
-        job = await self._job(call, job_id, "Workflow job not found", f"Workflow job {job_id[:64]} not found")
+        if not _is_uuid(job_id):
+            return await refuse(call, refused(422, [_NO_UUID | {"loc": ["query", "job_id"]}]))
+        job = await self._job(call, job_id, "Workflow job not found", f"Workflow job {job_id} not found")
         if job.status is Status.COMPLETED:
             return await call.exchange.answer(200, job.result)
         if job.status is Status.FAILED:
@@ -109,6 +113,8 @@ class Workflows:
         """POST /api/v2/workflows/stop."""
         try:
             job_id = body(call, StopRequest).job_id
+            if not _is_uuid(job_id):
+                raise refused(422, [_NO_UUID | {"loc": ["body", "job_id"]}])
         except Refused as refusal:
             return await refuse(call, refusal)
         job = await self._job(call, job_id, "Job not found", f"Job {job_id} not found")
@@ -214,6 +220,14 @@ class Workflows:
         if job is None:
             raise unknown
         return job
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check(request: WorkflowRequest) -> None:

@@ -1,19 +1,77 @@
 """Answers beside those that LangFlow itself gave to the same requests, field by field."""
 
 import json
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.gateway.langflow.written import component, written
 from tests.gateway.langflow_api.flows import (
+    ANSWER,
     MODEL_ID,
     TRIVIAL_ID,
     captured,
     json_events,
+    keep,
     same,
     sse_events,
+    trivial,
+    with_model,
 )
-from tests.gateway.serving import Stack
+from tests.gateway.serving import Stack, serving
+
+ENDS = (
+    component("ChatInput-aaaaa", "ChatInput", display_name="Chat Input", input_value="", sender_name="User"),
+    component("ChatOutput-ccccc", "ChatOutput", display_name="Chat Output", sender_name="AI"),
+)
+
+
+def _prompt(template: str) -> dict[str, Any]:
+    made = {"outputs": [{"name": "prompt", "types": ["Message"]}], "custom_fields": {"template": ["question"]}}
+    return component("Prompt Template-bbbbb", "Prompt Template", display_name="Prompt Template", node=made, template=template)
+
+
+def _model() -> dict[str, Any]:
+    node = {"icon": "OpenAI", "outputs": [{"name": "text_output", "types": ["Message"]}]}
+    kind = "ext:openai:OpenAIModelComponent@official"
+    return component("OpenAIModel-ddddd", kind, display_name="OpenAI", node=node, temperature=0.1)
+
+
+def exports() -> dict[str, dict[str, Any]]:
+    """The two flows as LangFlow exports them."""
+    begun, ended = "ChatInput-aaaaa.message > Prompt Template-bbbbb.question", "ChatOutput-ccccc.input_value"
+    about = {"description": "bench"}
+    plain = written(
+        ENDS[0], _prompt("Echo: {question}"), ENDS[1], links=[begun, f"Prompt Template-bbbbb.prompt > {ended}"],
+        **about | {"id": TRIVIAL_ID, "name": "bench-trivial", "endpoint_name": "bench-trivial"},
+    )  # fmt: skip
+    asked = "Prompt Template-bbbbb.prompt > OpenAIModel-ddddd.input_value"
+    model = written(
+        ENDS[0], _prompt("Answer briefly: {question}"), ENDS[1], _model(),
+        links=[begun, asked, f"OpenAIModel-ddddd.text_output > {ended}"],
+        **about | {"id": MODEL_ID, "name": "bench-llm200", "endpoint_name": "bench-llm200"},
+    )  # fmt: skip
+    return {"trivial": plain, "chat": model}
+
+
+@pytest.fixture(params=["documents", "exports"])
+async def stack(request: Any, tmp_path: Path) -> AsyncIterator[Stack]:
+    """A gateway with the two flows: as documents that tell all that can be told of an origin, and imported."""
+    kept = exports() if request.param == "exports" else {"trivial": trivial(), "chat": with_model()}
+    async with serving(tmp_path) as running:
+        running.generation.words = ANSWER
+        for name, flow in kept.items():
+            await keep(running, name, flow)
+        running.model = "default" if request.param == "exports" else "gpt-4o-mini"  # type: ignore[attr-defined]
+        yield running
+
+
+def expected_of(stack: Stack, name: str) -> str:
+    """A captured body. The name of an imported flow's model is that of ours."""
+    return captured(name).replace("gpt-4o-mini", stack.model)  # type: ignore[attr-defined]
+
 
 CHAT = {"input_value": "hi there", "input_type": "chat", "output_type": "chat", "session_id": "ex1"}
 
@@ -64,7 +122,7 @@ async def test_a_stream_without_a_model(stack: Stack) -> None:
 
 async def test_a_stream_of_a_model_is_the_same_up_to_its_last_empty_tokens(stack: Stack) -> None:
     status, text = await post(stack, f"/api/v1/run/{MODEL_ID}?stream=true", CHAT)
-    expected = [event for event in json_events(captured("run_stream.txt") + "\n") if event["data"].get("chunk") != ""]
+    expected = [event for event in json_events(expected_of(stack, "run_stream.txt") + "\n") if event["data"].get("chunk") != ""]
     assert (status, same(json_events(text))) == (200, same(expected))
 
 
@@ -161,7 +219,7 @@ async def test_a_response_as_a_stream(stack: Stack) -> None:
 async def test_messages_and_flows(stack: Stack) -> None:
     await post(stack, f"/api/v1/run/{MODEL_ID}?stream=true", CHAT)
     async with stack.http.get(f"{stack.url}/api/v1/monitor/messages?flow_id={MODEL_ID}&session_id=ex1") as response:
-        assert (response.status, same(await response.json())) == (200, same(json.loads(captured("messages.json"))))
+        assert (response.status, same(await response.json())) == (200, same(json.loads(expected_of(stack, "messages.json"))))
     async with stack.http.get(f"{stack.url}/api/v1/monitor/messages/sessions") as response:
         assert (response.status, await response.json()) == (200, ["ex1"])
     async with stack.http.get(f"{stack.url}/api/v1/flows/") as response:

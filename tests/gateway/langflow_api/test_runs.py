@@ -126,6 +126,11 @@ async def test_outputs_are_chosen_by_type_and_by_component(stack: Stack) -> None
     assert await components(output_component="Text Output") == ["TextOutput-eeeee"]
     assert await components(output_component="Prompt Template-bbbbb") == ["Prompt Template-bbbbb"]
     assert await components(output_component="nobody") == []
+    _, answer = await post(stack, "/api/v1/run/two", {"input_value": "x", "output_type": "text"})
+    (result,) = answer["outputs"][0]["outputs"]
+    unsaid = result["results"]["text"]
+    assert (unsaid["text"], unsaid["sender"], unsaid["session_id"], "id" in unsaid["data"]) == ("x", None, "", False)
+    assert (result["messages"][0]["message"], result["artifacts"]["text"]["raw"]) == ("x", "x")
     assert len(await components(output_type="debug")) == 4
     _, whole = await post(stack, "/api/v2/workflows", {"flow_id": "two", "input_value": "x"})
     assert whole["output"] == {"reason": "multiple", "text": None, "source": None}
@@ -372,9 +377,9 @@ async def test_workflows_refuse_what_they_cannot_do(stack: Stack) -> None:
     status, answer = await ask(stack, "GET", "/api/v2/workflows")
     assert (status, answer["detail"]["code"]) == (400, "MISSING_PARAMETER")
     for method, path, body in (
-        ("GET", "/api/v2/workflows?job_id=nobody", None),
+        ("GET", "/api/v2/workflows?job_id=00000000-0000-0000-0000-000000000001", None),
         ("GET", "/api/v2/workflows/nobody/events", None),
-        ("POST", "/api/v2/workflows/stop", {"job_id": "nobody"}),
+        ("POST", "/api/v2/workflows/stop", {"job_id": "00000000-0000-0000-0000-000000000001"}),
     ):
         status, answer = await ask(stack, method, path, body)
         assert (status, answer["detail"]["code"]) == (404, "JOB_NOT_FOUND")
