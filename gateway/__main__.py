@@ -9,7 +9,7 @@ from typing import Final
 import grpc
 from opentelemetry.trace import TracerProvider
 
-from gateway.backends import Backends, Sessions
+from gateway.backends import Backends, Sessions, Web
 from gateway.clients import GrpcGenerator, GrpcRetriever
 from gateway.compiler import Compiler, RunLimits
 from gateway.databases.connections import SqlConnections, open_databases
@@ -21,7 +21,6 @@ from gateway.langflow_api.dialect import LangflowApi
 from gateway.langflow_api.jobs import Jobs, working
 from gateway.mcp_tools.dialect import mcp_dialect
 from gateway.openai_api.dialect import OpenAiDialect
-from gateway.redis_sessions import redis_sessions
 from gateway.replicas.generator import ReplicatedGenerator, replicated
 from gateway.replicas.replica import ReplicaLimits
 from gateway.replicas.statistics import Statistics
@@ -31,7 +30,7 @@ from gateway.sessions import MemorySessions
 from gateway.settings import GatewaySettings
 from gateway.store import open_store
 from gateway.variables import open_variables
-from gateway.web.client import HttpWeb, WebLimits, open_web
+from gateway.web.closed import ClosedWeb
 from gateway.web.hosts import parse_hosts
 from penstock import identity
 from penstock.addresses import parse_target
@@ -125,9 +124,14 @@ def _databases(settings: GatewaySettings) -> AbstractAsyncContextManager[SqlConn
     return open_databases(settings.sql_connections.get_secret_value(), limits)
 
 
-def _web(settings: GatewaySettings) -> AbstractAsyncContextManager[HttpWeb]:
+def _web(settings: GatewaySettings) -> AbstractAsyncContextManager[Web]:
+    hosts = parse_hosts(settings.http_hosts)
+    if not hosts:
+        return nullcontext(ClosedWeb(os.environ))
+    from gateway.web.client import WebLimits, open_web  # noqa: PLC0415  # It takes long to import, and few gateways need it.
+
     limits = WebLimits(timeout_s=settings.http_timeout_s, answer_bytes_max=settings.tool_answer_bytes_max)
-    return open_web(parse_hosts(settings.http_hosts), os.environ, limits)
+    return open_web(hosts, os.environ, limits)
 
 
 @asynccontextmanager
@@ -167,6 +171,8 @@ def _sessions(settings: GatewaySettings) -> AbstractAsyncContextManager[Sessions
         settings.sessions_expiry_s,
     )
     if url:
+        from gateway.redis_sessions import redis_sessions  # noqa: PLC0415  # Likewise.
+
         return redis_sessions(
             url, messages_max=messages_max, expiry_s=expiry_s, timeout_s=settings.sessions_timeout_s, tenant=_tenant
         )

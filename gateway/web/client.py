@@ -20,18 +20,17 @@ from yarl import URL
 
 from gateway.backends import WebAnswer, WebRequest
 from gateway.web.addresses import is_public
+from gateway.web.closed import Secrets
 from gateway.web.hosts import PORTS, HostEntry
 from penstock.deadline import remaining_s
 from penstock.errors import (
     BackendUnavailable,
-    FlowMisconfigured,
     InvalidArgument,
     MessageTooLarge,
     PenstockError,
     PermissionDenied,
 )
 
-SECRET_PREFIX: Final = "PENSTOCK_SECRET_"  # noqa: S105  # The beginning of names, no secret.
 _CONNECTIONS_MAX: Final = 64
 _CONNECTIONS_OF_HOST_MAX: Final = 16
 _FORBIDDEN_IN_HEADERS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -46,15 +45,15 @@ class WebLimits:
     answer_bytes_max: int = 2**20
 
 
-class HttpWeb:
+class HttpWeb(Secrets):
     """The Web. Made by `open_web`."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, entries: tuple[HostEntry, ...], secrets: Mapping[str, str], limits: WebLimits
+        self, session: aiohttp.ClientSession, entries: tuple[HostEntry, ...], environment: Mapping[str, str], limits: WebLimits
     ) -> None:
+        super().__init__(environment)
         self._session = session
         self._entries = entries
-        self._secrets = secrets
         self._limits = limits
 
     async def send(self, request: WebRequest) -> WebAnswer:
@@ -75,12 +74,6 @@ class HttpWeb:
             raise _unavailable(url, f"cannot be reached: {error}") from error
         except ValueError as error:  # What aiohttp makes of an answer that is no HTTP, and of a host that is no name.
             raise _unavailable(url, f"cannot be talked to: {error}") from error
-
-    def secret(self, name: str) -> str:
-        found = self._secrets.get(name)
-        if not found:
-            raise FlowMisconfigured(f"there is no secret {name!r}: set {SECRET_PREFIX}{name}", metadata={"secret": name})
-        return found
 
     async def _exchange(self, request: WebRequest, url: URL) -> WebAnswer:
         # Compressed, a small answer could be a very large one.
@@ -130,8 +123,7 @@ async def open_web(
     limits: WebLimits,
     resolver: Callable[[], AbstractResolver] = aiohttp.ThreadedResolver,
 ) -> AsyncIterator[HttpWeb]:
-    """The Web. Secrets are the variables of `environment` whose names begin with SECRET_PREFIX."""
-    secrets = {name.removeprefix(SECRET_PREFIX): value for name, value in environment.items() if name.startswith(SECRET_PREFIX)}
+    """The Web, with the secrets of `environment`."""
     connector = aiohttp.TCPConnector(
         resolver=CheckedResolver(resolver(), entries),
         use_dns_cache=False,
@@ -146,7 +138,7 @@ async def open_web(
         timeout=aiohttp.ClientTimeout(total=None),
         headers={"user-agent": "penstock"},
     ) as session:
-        yield HttpWeb(session, entries, secrets, limits)
+        yield HttpWeb(session, entries, environment, limits)
 
 
 class AddressRefused(OSError):
