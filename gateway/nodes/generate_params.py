@@ -202,8 +202,8 @@ class GenerateParams(SamplingParams):
     )
     partial_json: bool = Field(
         default=False,
-        description="Whether JSON that reached its most tokens is given as far as it goes, and the node told as bounded. false: "
-        "the run fails.",
+        description="Whether JSON that reached its most tokens is given as far as it goes, and the node told as bounded. "
+        "false: the run fails.",
     )
 
     @model_validator(mode="after")
