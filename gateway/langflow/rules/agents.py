@@ -100,7 +100,7 @@ def _structured(place: Place, params: dict[str, Any], inputs: dict[str, str]) ->
     has_schema = bool(place.component.fields["output_schema"].value) if place.has("output_schema") else False
     if has_schema:
         form = {"json_schema": several(object_schema(place))}
-    asking, around = {**params, "caller_sampling": False, "structured_output": form}, dict(inputs)
+    asking, around = {**params, "caller_sampling": False, "partial_json": True, "structured_output": form}, dict(inputs)
     if "system" in inputs:
         template = "{system}\n\n" + instructions.replace("{", "{{").replace("}", "}}")
         node = place.add("prompt", {"template": template}, {"system": inputs["system"]}, part="instructions")

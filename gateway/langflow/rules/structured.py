@@ -31,7 +31,12 @@ def structured_output(place: Place) -> None:
     asking = place.model("llm", "model")
     one = place.has("multiple") and not place.component.flag("multiple")
     wanted = schema if one else several(schema)
-    params: dict[str, Any] = {**asked(place, asking), "caller_sampling": False, "structured_output": {"json_schema": wanted}}
+    params: dict[str, Any] = {
+        **asked(place, asking),
+        "caller_sampling": False,
+        "partial_json": True,
+        "structured_output": {"json_schema": wanted},
+    }
     inputs = {"prompt": prompt(place)}
     system(place, "system_prompt", params, inputs)
     node = place.add("generate", params, inputs)
@@ -47,11 +52,13 @@ def give_objects(place: Place, port: str, *, one: bool, wrapped: bool) -> None:
         place.gives_all(value)
         return
     if place.wants(*ROWS):
-        listed = place.add("transform", {"operation": "get", "path": ["objects"]}, {"value": port}, part="rows")
+        listed = place.add("transform", {"operation": "get", "path": ["objects"], "default": []}, {"value": port}, part="rows")
         for output in ROWS:
             place.gives(output, Carried(port=f"{listed}.result", type=PortType.JSON, shape="rows"))
     if place.wants(*OBJECTS, "structured_response"):
-        listed = place.add("transform", {"operation": "get", "path": ["objects"]}, {"value": port}, part="objects")
+        listed = place.add(
+            "transform", {"operation": "get", "path": ["objects"], "default": []}, {"value": port}, part="objects"
+        )
         expression = '{"results": objects}' if wrapped else ONE_OR_MORE
         params = {"operation": "expression", "expression": expression, "type": "json"}
         made = place.add("transform", params, {"objects": f"{listed}.result"}, part="object")

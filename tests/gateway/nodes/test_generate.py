@@ -90,6 +90,33 @@ async def test_an_answer_that_is_not_the_json_asked_for_ends_the_run(world: Worl
         await world.compile(asking("json", structured_output={"json_object": True})).run({"question": "Where?"})
 
 
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ('{"rows": [{"a": "x"}, {"a": "yy', {"rows": [{"a": "x"}, {"a": "yy"}]}),
+        ('{"rows": [{"a": 1, "b": 12', {"rows": [{"a": 1}]}),
+        ('{"rows": [', {"rows": []}),
+        ('{"rows": []}', {"rows": []}),
+        ('{"ro', {}),
+    ],
+)
+async def test_json_that_broke_off_is_given_as_far_as_it_goes_and_the_node_is_told(
+    world: World, text: str, given: object
+) -> None:
+    flow = world.compile(asking("json", structured_output={"json_object": True}, partial_json=True))
+    world.generator.answer = said(text, "length")
+    result = await flow.run({"question": "Where?"})
+    assert (result.outputs, result.bounded_nodes, result.finish_reason) == ({"json": given}, ("model",), "length")
+
+
+@pytest.mark.parametrize(("text", "reason"), [("", "length"), ("It is", "length"), ('{"a": "b', "stop")])
+async def test_what_is_no_beginning_of_json_ends_the_run_all_the_same(world: World, text: str, reason: str) -> None:
+    flow = world.compile(asking("json", structured_output={"json_object": True}, partial_json=True))
+    world.generator.answer = said(text, reason)
+    with pytest.raises(FailedPrecondition):
+        await flow.run({"question": "Where?"})
+
+
 async def test_all_answers_how_the_first_ended_and_its_tokens_are_outputs(world: World) -> None:
     finish = Finish(reason="stop", input_tokens=3, output_tokens=9, model="m", matched_stop="END")
     token = TokenLogprob(token=" Yes", logprob=-0.5, token_id=7, top=(TokenLogprob(token=" No", logprob=-1.5, token_id=8),))
