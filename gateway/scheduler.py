@@ -18,7 +18,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from gateway.execution import NodeFinished, NodeStarted, Run
 from gateway.flow_model import Flow, Node
-from gateway.nodes.spec import Effect, Inputs, Outputs, Use, Work
+from gateway.nodes.spec import Effect, Inputs, Outputs, Pure, Use, Work
 from penstock import semconv
 from penstock.errors import Internal, PenstockError
 from penstock.tracing import unrecorded
@@ -179,9 +179,29 @@ async def _run_pure(plan: Plan, progress: _Progress, run: Run) -> Sequence[int]:
             progress.finish(index, {})
         elif isinstance(step.work, Effect):
             effects.append(index)
+        elif run.emit is None and not run.recording:  # Nobody is told of it: it need not be a coroutine.
+            progress.finish(index, _apply(step, progress.inputs(index), run))
         else:
             progress.finish(index, await _perform(plan, index, progress.inputs(index), run))
     return effects
+
+
+def _apply(step: Step, inputs: Inputs, run: Run) -> Outputs:
+    work = step.work
+    assert isinstance(work, Pure)  # noqa: S101  # The caller has looked; this tells mypy.
+    try:
+        return work.apply(inputs, run)
+    except Exception as error:
+        _place(error, step)
+        raise
+
+
+def _place(error: Exception, step: Step) -> None:
+    """Says of an error in which node it happened."""
+    if isinstance(error, PenstockError):
+        error.located(node=step.node_id)
+    else:
+        error.add_note(f"in the node {step.node_id!r} of type {step.node_type!r}")
 
 
 async def _perform(plan: Plan, index: int, inputs: Inputs, run: Run) -> Outputs:
@@ -193,11 +213,8 @@ async def _perform(plan: Plan, index: int, inputs: Inputs, run: Run) -> Outputs:
         with _node_span(plan.tracer, step) if run.recording else _NO_SPAN:
             work = step.work
             outputs = await work.apply(inputs, run) if isinstance(work, Effect) else work.apply(inputs, run)
-    except PenstockError as error:
-        error.located(node=step.node_id)
-        raise
     except Exception as error:
-        error.add_note(f"in the node {step.node_id!r} of type {step.node_type!r}")
+        _place(error, step)
         raise
     if run.emit is not None:
         duration_s = time.perf_counter() - begun
