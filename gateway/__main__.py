@@ -21,7 +21,6 @@ from gateway.langflow_api.dialect import LangflowApi
 from gateway.langflow_api.jobs import Jobs, working
 from gateway.mcp_tools.dialect import mcp_dialect
 from gateway.openai_api.dialect import OpenAiDialect
-from gateway.redis_sessions import redis_sessions
 from gateway.replicas.generator import ReplicatedGenerator, replicated
 from gateway.replicas.replica import ReplicaLimits
 from gateway.replicas.statistics import Statistics
@@ -169,6 +168,8 @@ def _sessions(settings: GatewaySettings) -> AbstractAsyncContextManager[Sessions
         settings.sessions_expiry_s,
     )
     if url:
+        from gateway.redis_sessions import redis_sessions  # noqa: PLC0415  # It takes long to import, and few gateways need it.
+
         return redis_sessions(
             url, messages_max=messages_max, expiry_s=expiry_s, timeout_s=settings.sessions_timeout_s, tenant=_tenant
         )

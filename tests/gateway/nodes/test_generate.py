@@ -8,6 +8,7 @@ import pytest
 from gateway.backends import Alternative, Answer, Delta, Finish, Form, LogprobOptions, Sampling, TokenLogprob
 from gateway.execution import Call, ChatMessage, RunResult, Token
 from gateway.nodes.generate import caller_sampling
+from gateway.runnable import FlowRunnable
 from gateway.validation import examine
 from penstock.errors import BackendUnavailable, FailedPrecondition, InvalidArgument, PermissionDenied
 from tests.gateway.fakes import FINISH, World, document, node
@@ -232,6 +233,6 @@ async def test_what_a_caller_sets_holds_for_nodes_that_take_it_and_leaves_their_
 
 
 async def test_a_stream_of_an_output_holds_the_text_alone(world: World) -> None:
-    parts = [part async for part in world.compile(asking("text", "finish_reason")).astream({"question": "?"})]
+    parts = [part async for part in FlowRunnable(world.compile(asking("text", "finish_reason"))).astream({"question": "?"})]
     assert "".join(part.get("text", "") for part in parts) == "It was Denver."
     assert [part["finish_reason"] for part in parts if "finish_reason" in part] == [FINISH.reason]
