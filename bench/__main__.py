@@ -17,6 +17,7 @@ from bench import (
     bulk_part,
     cluster_part,
     embedding_part,
+    events_part,
     flow_part,
     ingest_part,
     langflow_part,
@@ -50,6 +51,7 @@ PARTS: Final[Mapping[str, Callable[[Plan, Path, Tell], Awaitable[PartResult]]]] 
     bulk_part.NAME: bulk_part.measure,
     quantised_part.NAME: quantised_part.measure,
     affinity_part.NAME: affinity_part.measure,
+    events_part.NAME: events_part.measure,
     langflow_part.NAME: langflow_part.measure,
     soak_part.NAME: soak_part.measure,
 }

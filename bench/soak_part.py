@@ -24,7 +24,7 @@ _BODY: Final = orjson.dumps({"inputs": {"question": "How many tackles did Luke K
 async def measure(plan: Plan, folder: Path, tell: Tell) -> PartResult:
     """Runs the part: `plan.soak_runs` in STEPS, every tenth of which is streamed."""
     each, noted = plan.soak_runs // STEPS, []
-    async with processes.fake_openai(folder, "--burst") as (fake, fake_pid):
+    async with processes.fake_openai(folder, "--interval-ms", "0") as (fake, fake_pid):
         engine = {
             "PENSTOCK_GENERATION_ENGINE": "openai",
             "PENSTOCK_GENERATION_OPENAI_BASE_URL": f"http://{fake}/v1",

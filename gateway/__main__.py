@@ -168,7 +168,7 @@ def _sessions(settings: GatewaySettings) -> AbstractAsyncContextManager[Sessions
         settings.sessions_expiry_s,
     )
     if url:
-        from gateway.redis_sessions import redis_sessions  # noqa: PLC0415  # Likewise.
+        from gateway.redis_sessions import redis_sessions  # noqa: PLC0415  # It takes long to import, and few gateways need it.
 
         return redis_sessions(
             url, messages_max=messages_max, expiry_s=expiry_s, timeout_s=settings.sessions_timeout_s, tenant=_tenant
