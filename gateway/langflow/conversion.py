@@ -175,9 +175,12 @@ class Conversion:
         return found if found is not None else self.values.get((link.source, EVERYTHING), Broken())
 
     def _take(self, place: Place) -> None:
+        """Keeps what a component's outputs carry; of what came from a broken one, nothing can be said."""
         given = dict(place.given)
         if place.everything is not None:
             given[EVERYTHING] = place.everything
+        if place.is_fed_broken:
+            given = {output: Broken() if isinstance(value, Carried) else value for output, value in given.items()}
         for output, value in given.items():
             self.values[place.component.id, output] = value
             if isinstance(value, Carried) and place.outermost:
@@ -192,7 +195,7 @@ class Conversion:
         if items is None:
             return
         body = Body()
-        item = body.item(items)
+        item = Broken() if place.is_fed_broken else body.item(items)
         self.values[place.component.id, ITEM] = item
         inner = [each for each in self.selection.order if each in loop.body and not self._is_deeper(each, loop.body)]
         members = loop.body | {place.component.id}

@@ -96,6 +96,11 @@ class Place:
 
     # What arrives.
 
+    @property
+    def is_fed_broken(self) -> bool:
+        """Whether it is fed by a component that has a fault."""
+        return any(isinstance(value, Broken) for values in self.arriving.values() for value in values)
+
     def value(self, name: str) -> Carried | None:
         """What a field is fed. Of several, the last, as in LangFlow; below a router, whichever branch ran."""
         found = [each for each in self.arriving.get(name, ()) if not isinstance(each, Broken)]
