@@ -17,8 +17,10 @@ from bench import (
     bulk_part,
     cluster_part,
     embedding_part,
+    events_part,
     flow_part,
     ingest_part,
+    langflow_part,
     large_part,
     machine,
     overload_part,
@@ -27,6 +29,7 @@ from bench import (
     retrieval_part,
     search_part,
     serving_part,
+    soak_part,
     tokens_part,
 )
 from bench.plan import PLANS, Plan
@@ -48,6 +51,9 @@ PARTS: Final[Mapping[str, Callable[[Plan, Path, Tell], Awaitable[PartResult]]]] 
     bulk_part.NAME: bulk_part.measure,
     quantised_part.NAME: quantised_part.measure,
     affinity_part.NAME: affinity_part.measure,
+    events_part.NAME: events_part.measure,
+    langflow_part.NAME: langflow_part.measure,
+    soak_part.NAME: soak_part.measure,
 }
 
 BY_DEFAULT: Final = (flow_part.NAME, search_part.NAME, tokens_part.NAME)
@@ -73,6 +79,8 @@ _WIDTH_OF_FILES: Final = 180
 @click.option("--precision", type=click.Choice(("bf16", "w8a8", "fp8")), help="Of the model of the part serving.")
 @click.option("--model", type=click.Choice(("small", "8b")), help="Of that part: 8b has random weights and wants a GPU.")
 @click.option("--gpu", is_flag=True, help="That part runs on a GPU: vLLM's defaults for one.")
+@click.option("--peer-dir", type=click.Path(file_okay=False), help="Where the part langflow keeps its peers (2 GB).")
+@click.option("--soak-runs", type=click.IntRange(1000, 10_000_000), help="Runs of the part soak.")
 @click.option("--cache", type=click.Path(file_okay=False), help="Keep what takes long to build here, for the next run.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write every sample to this file.")
 @click.option("--markdown", "markdown_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the tables to it.")
@@ -90,6 +98,8 @@ def main(
     precision: str | None,
     model: str | None,
     gpu: bool,
+    peer_dir: str | None,
+    soak_runs: int | None,
     cache: str | None,
     json_file: Path | None,
     markdown_file: Path | None,
@@ -106,6 +116,8 @@ def main(
         "precision": precision,
         "model": model,
         "gpu": gpu,
+        "peer_dir": peer_dir and str(Path(peer_dir).absolute()),
+        "soak_runs": soak_runs,
         "cache": cache and str(Path(cache).absolute()),
     }
     plan = replace(PLANS["quick" if quick else "full"], **{name: value for name, value in asked.items() if value})

@@ -1,12 +1,14 @@
 """An OpenAI-compatible endpoint that answers at once, so that what is measured is everything in front of it.
 
-    python -m bench.fake_openai    prints its host:port in one line and serves until its standard input ends
+    python -m bench.fake_openai                    prints its host:port in one line and serves until its standard input ends
+    python -m bench.fake_openai --interval-ms 4    a stream has a token every 4 ms (0: as fast as it can), max_tokens of them
 
 A whole answer is one constant. A stream has STREAM_TOKENS events, the first at once, one every STREAM_INTERVAL_S after it,
-which is about what a GPU gives a single reader; written all at once they would be read as one.
+which is about what a GPU gives a single reader.
 """
 
 import asyncio
+import re
 import sys
 from typing import Final, cast
 
@@ -17,6 +19,10 @@ import uvloop
 MODEL: Final = "instant"
 STREAM_TOKENS: Final = 40
 STREAM_INTERVAL_S: Final = 0.01
+
+_BURST: Final = 16
+"""Tokens that come at once in a burst: about what one read has of a model that is faster than its reader."""
+_MAX_TOKENS: Final = re.compile(rb'"max_tokens":(\d+)')
 
 _USAGE: Final = {"prompt_tokens": 8, "completion_tokens": STREAM_TOKENS, "total_tokens": 8 + STREAM_TOKENS}
 _MODELS: Final = {"object": "list", "data": [{"id": MODEL, "object": "model", "max_model_len": 8192}]}
@@ -58,7 +64,9 @@ _ENDING: Final = (
 class _Connection(asyncio.Protocol):
     """Answers one request after the other. The methods that begin with on_ are httptools' callbacks."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, interval_s: float | None = None) -> None:
+        self._interval_s = interval_s
+        self._tokens = STREAM_TOKENS
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._path = b""
@@ -79,11 +87,13 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._streams = self._streams or b'"stream":true' in body
+        if self._interval_s is not None and (found := _MAX_TOKENS.search(body)):
+            self._tokens = int(found[1])
 
     def on_message_complete(self) -> None:
         if self._streams:
             self._write(_HEAD)
-            self._stream(STREAM_TOKENS)
+            self._stream(self._tokens)
         else:
             self._write(_ANSWERS.get(self._path, _NOT_FOUND))
 
@@ -91,20 +101,26 @@ class _Connection(asyncio.Protocol):
         if not left:
             self._write(_ENDING)
             return
+        if self._interval_s == 0:
+            count = min(left, _BURST)
+            self._write(_TOKEN * count)
+            asyncio.get_running_loop().call_soon(self._stream, left - count)
+            return
         self._write(_TOKEN)
-        asyncio.get_running_loop().call_later(STREAM_INTERVAL_S, self._stream, left - 1)
+        interval_s = STREAM_INTERVAL_S if self._interval_s is None else self._interval_s
+        asyncio.get_running_loop().call_later(interval_s, self._stream, left - 1)
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:
             self._transport.write(data)
 
 
-async def _main() -> None:
-    server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", 0)
+async def _main(interval_s: float | None) -> None:
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(interval_s=interval_s), "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     print(f"{host}:{port}", flush=True)
     await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":
-    uvloop.run(_main())
+    uvloop.run(_main(float(sys.argv[2]) / 1000 if sys.argv[1:2] == ["--interval-ms"] else None))

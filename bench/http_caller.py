@@ -25,18 +25,21 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
     "penstock": Dialect(event=b"event: token", output_tokens=re.compile(rb'"output_tokens":\s*(\d+)')),
     "completions": Dialect(event=b'"text"', output_tokens=re.compile(rb'"completion_tokens":\s*(\d+)')),
     "openai": Dialect(event=b'"delta"', output_tokens=re.compile(rb'"completion_tokens":\s*(\d+)')),
+    "langflow": Dialect(event=b'"event": "token"', output_tokens=re.compile(rb'"output_tokens":\s*(\d+)')),
 }
 
 
 class HttpCaller:
     """Posts JSON to one path, a connection for each slot."""
 
-    def __init__(self, *, target: str, path: str, dialect: str, verb: str = "POST") -> None:
+    def __init__(
+        self, *, target: str, path: str, dialect: str, verb: str = "POST", headers: Mapping[str, str] | None = None
+    ) -> None:
         host, _, port = target.rpartition(":")
         self._address = (host, int(port))
-        self._head = (
-            f"{verb} {path} HTTP/1.1\r\nhost: {target}\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n".encode()
-        )
+        more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        head = f"{verb} {path} HTTP/1.1\r\nhost: {target}\r\n{more}content-type: application/json\r\n"
+        self._head = f"{head}content-length: %d\r\n\r\n".encode()
         self._dialect = DIALECTS[dialect]
         self._connections: list[_Connection] = []
 

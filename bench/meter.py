@@ -70,6 +70,18 @@ def memory_of(pid: int, *, alone: bool = False) -> Memory:
     return Memory(rss_mib=counted["VmRSS"] / 1024, anonymous_mib=counted["RssAnon"] / 1024)
 
 
+def pss_mib(pid: int) -> float:
+    """Of a process and all below it, pages that several have mapped shared out among them."""
+    counted = 0
+    for member in family(pid):
+        try:
+            lines = Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # It has ended meanwhile.
+        counted += next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+    return counted / 1024
+
+
 def rss_mib(pid: int) -> float:
     """Resident memory of a process and all below it."""
     return float(sum(psutil.Process(member).memory_info().rss for member in family(pid)) / MIB)

@@ -16,7 +16,8 @@ class Plan:
     affinity asks about. `cache` is a folder where what takes long to build is kept for the next run. The serving part asks with
     so many `streams` at once, `stream_turns` times each, for answers of `stream_tokens`, of the model's checkpoint in this
     `precision` ("bf16", "w8a8"; with `gpu` also "fp8"). `gpu` means vLLM's defaults for one, and the model "8b" is one of that
-    size with random weights.
+    size with random weights. `peer_dir` is where the part langflow has its peers' environments; the part soak makes `soak_runs`
+    runs.
     """
 
     rounds: int = 3
@@ -39,6 +40,8 @@ class Plan:
     precision: str = "w8a8"
     model: Literal["small", "8b"] = "small"
     gpu: bool = False
+    peer_dir: str = ""
+    soak_runs: int = 100_000
 
 
 PLANS: Final[Mapping[str, Plan]] = {
@@ -59,5 +62,6 @@ PLANS: Final[Mapping[str, Plan]] = {
         stream_turns=1,
         stream_tokens=16,
         affinity_passages=4,
+        soak_runs=3_000,
     ),
 }

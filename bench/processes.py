@@ -75,9 +75,9 @@ async def peer_worker(
 
 
 @asynccontextmanager
-async def fake_openai(folder: Path) -> AsyncIterator[tuple[str, int]]:
+async def fake_openai(folder: Path, *options: str) -> AsyncIterator[tuple[str, int]]:
     """The instant endpoint: its host:port and its process id."""
-    async with _process(["bench.fake_openai"], folder / "fake_openai.log", {}) as process:
+    async with _process(["bench.fake_openai", *options], folder / "fake_openai.log", {}) as process:
         assert process.stdout is not None
         address = (await process.stdout.readline()).decode().strip()
         yield address, process.pid

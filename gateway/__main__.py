@@ -9,7 +9,7 @@ from typing import Final
 import grpc
 from opentelemetry.trace import TracerProvider
 
-from gateway.backends import Backends, Sessions
+from gateway.backends import Backends, Sessions, Web
 from gateway.clients import GrpcGenerator, GrpcRetriever
 from gateway.compiler import Compiler, RunLimits
 from gateway.databases.connections import SqlConnections, open_databases
@@ -21,7 +21,6 @@ from gateway.langflow_api.dialect import LangflowApi
 from gateway.langflow_api.jobs import Jobs, working
 from gateway.mcp_tools.dialect import mcp_dialect
 from gateway.openai_api.dialect import OpenAiDialect
-from gateway.redis_sessions import redis_sessions
 from gateway.replicas.generator import ReplicatedGenerator, replicated
 from gateway.replicas.replica import ReplicaLimits
 from gateway.replicas.statistics import Statistics
@@ -31,12 +30,14 @@ from gateway.sessions import MemorySessions
 from gateway.settings import GatewaySettings
 from gateway.store import open_store
 from gateway.variables import open_variables
-from gateway.web.client import HttpWeb, WebLimits, open_web
 from gateway.web.hosts import parse_hosts
+from gateway.web.limits import WebLimits
+from gateway.web.opening import open_web
 from penstock import identity
 from penstock.addresses import parse_target
 from penstock.channel import open_channel
 from penstock.flow.v1 import flow_pb2_grpc
+from penstock.link.channel import open_linked_channel
 from penstock.server import Assembly, Service, run
 from penstock.telemetry import Telemetry
 
@@ -124,7 +125,7 @@ def _databases(settings: GatewaySettings) -> AbstractAsyncContextManager[SqlConn
     return open_databases(settings.sql_connections.get_secret_value(), limits)
 
 
-def _web(settings: GatewaySettings) -> AbstractAsyncContextManager[HttpWeb]:
+def _web(settings: GatewaySettings) -> AbstractAsyncContextManager[Web]:
     limits = WebLimits(timeout_s=settings.http_timeout_s, answer_bytes_max=settings.tool_answer_bytes_max)
     return open_web(parse_hosts(settings.http_hosts), os.environ, limits)
 
@@ -147,7 +148,8 @@ def _replicated(
 ) -> AbstractAsyncContextManager[ReplicatedGenerator]:
     def connect(address: str) -> GrpcGenerator:
         # What fails is tried on another replica, and not by gRPC on the same one. Only a model is shared out by tenants.
-        channel = _channel(address, settings, telemetry.tracer_provider, retries=False, tenant=_tenant)
+        of = open_linked_channel if settings.generation_links else open_channel
+        channel = _channel(address, settings, telemetry.tracer_provider, retries=False, tenant=_tenant, of=of)
         return GrpcGenerator(channel, timeout_s=settings.generation_timeout_s)
 
     limits = ReplicaLimits(
@@ -166,6 +168,8 @@ def _sessions(settings: GatewaySettings) -> AbstractAsyncContextManager[Sessions
         settings.sessions_expiry_s,
     )
     if url:
+        from gateway.redis_sessions import redis_sessions  # noqa: PLC0415  # It takes long to import, and few gateways need it.
+
         return redis_sessions(
             url, messages_max=messages_max, expiry_s=expiry_s, timeout_s=settings.sessions_timeout_s, tenant=_tenant
         )
@@ -194,8 +198,9 @@ def _channel(
     *,
     retries: bool = True,
     tenant: Callable[[], str] | None = None,
+    of: Callable[..., grpc.aio.Channel] = open_channel,
 ) -> grpc.aio.Channel:
-    return open_channel(
+    return of(
         target,
         tracer_provider=provider,
         message_bytes_max=settings.message_bytes_max,

@@ -1,23 +1,16 @@
-"""A flow made ready to run: `run` for a whole answer, `events` for a stream, and a LangChain Runnable for whoever embeds it.
-
-The two hot paths go straight to our scheduler. LangChain's machinery (callbacks, config) is only gone through when a compiled
-flow is called as a Runnable; it costs more than everything else here together.
-"""
+"""A flow made ready to run: `run` for a whole answer, `events` for a stream. As a LangChain Runnable: see runnable.py."""
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
-from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.utils import AddableDict
 from opentelemetry import trace
 
 from gateway.backends import Backends
-from gateway.execution import NOTHING_SAID, Call, Emit, Event, EventBuffer, Run, RunResult, SourcesFound, Token
+from gateway.execution import NOTHING_SAID, Call, Emit, Event, EventBuffer, Run, RunResult, SourcesFound
 from gateway.flow_model import Bounds, Flow, Node
 from gateway.inputs import bind
 from gateway.nodes import NODE_TYPES
@@ -26,7 +19,7 @@ from gateway.scheduler import Plan, alone, execute, plan, traced
 from gateway.values import as_json
 from penstock import semconv
 from penstock.deadline import remaining_s
-from penstock.errors import DeadlineExceeded, FailedPrecondition
+from penstock.errors import DeadlineExceeded
 
 UNNAMED: Final = "unnamed"
 BOUNDS: Final = Bounds(model_calls=200, tokens=2_000_000, retrievals=1000)
@@ -59,7 +52,7 @@ class Compiler:
         return CompiledFlow(flow, self)
 
 
-class CompiledFlow(Runnable[dict[str, Any], dict[str, Any]]):
+class CompiledFlow:
     """Immutable. Everything that a run changes is the run's own.
 
     Raises, however it is called: InvalidInputs, EmptyText, DeadlineExceeded, and what the backends raise, the node in the
@@ -117,7 +110,10 @@ class CompiledFlow(Runnable[dict[str, Any], dict[str, Any]]):
             return self._result(run, span)
 
     async def _execute(self, run: Run, name: str) -> None:
-        limit_s = remaining_s(min(self._bounds.wall_s or math.inf, self._compiler.limits.deadline_s))
+        limit_s = min(self._bounds.wall_s or math.inf, self._compiler.limits.deadline_s)
+        if remaining_s(math.inf) <= limit_s:  # Whoever serves the call ends it before.
+            await execute(self._plan, run)
+            return
         scope = asyncio.timeout(limit_s)
         try:
             async with scope:
@@ -140,69 +136,6 @@ class CompiledFlow(Runnable[dict[str, Any], dict[str, Any]]):
             tool_calls=tuple(run.tool_calls),
             bounded_nodes=tuple(run.bounded_nodes),
         )
-
-    # What follows is LangChain's interface.
-
-    async def ainvoke(
-        self,
-        input: dict[str, Any],  # noqa: A002  # LangChain's name.
-        config: RunnableConfig | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """The outputs by their names."""
-        return await self._acall_with_config(self._outputs, input, config, **kwargs)
-
-    def invoke(
-        self,
-        input: dict[str, Any],  # noqa: A002  # LangChain's name.
-        config: RunnableConfig | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """As `ainvoke`, on an event loop of its own. Raises FailedPrecondition inside a running one."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return asyncio.run(self.ainvoke(input, config, **kwargs))
-        raise FailedPrecondition("an event loop is running here: await ainvoke instead")
-
-    async def astream(
-        self,
-        input: dict[str, Any],  # noqa: A002  # LangChain's name.
-        config: RunnableConfig | None = None,
-        **kwargs: Any,
-    ) -> AsyncIterator[dict[str, Any]]:
-        """Pieces of the outputs that add up to them: tokens of the nodes that feed an output as they come, the rest whole."""
-
-        async def once() -> AsyncIterator[dict[str, Any]]:
-            yield input
-
-        async for chunk in self._atransform_stream_with_config(once(), self._chunks, config, **kwargs):
-            yield chunk
-
-    async def _outputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return dict((await self.run(inputs)).outputs)
-
-    async def _chunks(self, inputs: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
-        streamed = self._streamed_outputs()
-        async for given in inputs:
-            told: set[str] = set()
-            async with aclosing(self.events(given)) as events:
-                async for event in events:
-                    if isinstance(event, Token) and event.node_id in streamed:
-                        told |= streamed[event.node_id]
-                        yield AddableDict(dict.fromkeys(sorted(streamed[event.node_id]), event.text))
-                    elif isinstance(event, RunResult) and (rest := {k: v for k, v in event.outputs.items() if k not in told}):
-                        yield AddableDict(rest)
-
-    def _streamed_outputs(self) -> dict[str, set[str]]:
-        """The names of the outputs that each generating node feeds directly."""
-        nodes = {node.id: node for node in self.flow.nodes}
-        streamed: dict[str, set[str]] = {}
-        for edge in self.flow.edges:
-            source, target = nodes[edge.source], nodes[edge.target]
-            if source.type in {"generate", "agent"} and edge.source_port == "text" and target.type == "output":
-                streamed.setdefault(source.id, set()).add(target.params.name or target.id)
-        return streamed
 
 
 def _planned(flow: Flow, compiler: Compiler) -> Plan:

@@ -116,7 +116,7 @@ def _may_see_nodes(flow: Flow) -> bool:
 
 
 def _call(request: flow_pb2.RunFlowRequest | flow_pb2.StreamFlowRequest, flow: Flow) -> Call:
-    if not (request.session or request.messages or request.tools or request.sampling.fields):
+    if not (request.session or request.messages or request.tools or request.HasField("sampling")):
         return NOTHING_SAID
     return Call(
         session=_session(request.session),

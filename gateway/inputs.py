@@ -12,7 +12,8 @@ from penstock.errors import EmptyText, InvalidInputs, Violation
 
 def bind(declared: tuple[FlowInput, ...], given: Mapping[str, Any]) -> dict[str, Any]:
     """A value for every input. Raises InvalidInputs with every fault; EmptyText when the only fault is an empty text."""
-    faults = [_unknown(name, declared) for name in given if name not in {each.name for each in declared}]
+    names = [each.name for each in declared]
+    faults = [_unknown(name, declared) for name in given if name not in names]
     faults += [fault for each in declared if (fault := _fault(each, given)) is not None]
     if faults:
         taken = ", ".join(_described(each) for each in declared) or "none"
@@ -30,12 +31,14 @@ def _unknown(name: str, declared: tuple[FlowInput, ...]) -> Violation:
 
 
 def _fault(declared: FlowInput, given: Mapping[str, Any]) -> Violation | None:
-    field = f"inputs.{declared.name}"
     if declared.name not in given:
-        return Violation(field=field, message=f"the input {declared.name!r} is missing") if declared.required else None
+        if not declared.required:
+            return None
+        return Violation(field=f"inputs.{declared.name}", message=f"the input {declared.name!r} is missing")
     value = given[declared.name]
     if fits(value, declared.type):
         return None
+    field = f"inputs.{declared.name}"
     return Violation(
         field=field, message=f"the input {declared.name!r} must be of the type {declared.type.value}; found {quoted(value)}"
     )

@@ -18,9 +18,10 @@ from opentelemetry.trace import Status, StatusCode
 
 from gateway.execution import NodeFinished, NodeStarted, Run
 from gateway.flow_model import Flow, Node
-from gateway.nodes.spec import Effect, Inputs, Outputs, Use, Work
+from gateway.nodes.spec import Effect, Inputs, Outputs, Pure, Use, Work
 from penstock import semconv
 from penstock.errors import Internal, PenstockError
+from penstock.tracing import unrecorded
 
 PARTIAL: Final = frozenset({"switch", "flow"})
 """Types of nodes that may leave an output without a value."""
@@ -148,17 +149,14 @@ class _Progress:
         self.ready = deque(index for index, count in enumerate(plan.waits_for) if not count)
 
     def inputs(self, index: int) -> Inputs:
-        values = self._values
-        if self._steps[index].may_skip:
-            bindings = self._steps[index].bindings
-            return {port: values[source][given] for port, source, given in bindings if given in values[source]}
-        return {port: values[source][source_port] for port, source, source_port in self._steps[index].bindings}
+        values, step = self._values, self._steps[index]
+        if step.may_skip:
+            return {port: values[source][given] for port, source, given in step.bindings if given in values[source]}
+        return {port: values[source][given] for port, source, given in step.bindings}
 
     def skips(self, index: int) -> bool:
-        """Whether the step is left out, because what it needs comes from a branch that was not taken."""
+        """Whether a step that may be is left out, because what it needs comes from a branch that was not taken."""
         step, values = self._steps[index], self._values
-        if not step.may_skip:
-            return False
         missing = {port for port, source, given in step.bindings if given not in values[source]}
         return bool(missing - step.absent_ports) or (bool(step.absent_ports) and missing == step.absent_ports)
 
@@ -176,13 +174,34 @@ async def _run_pure(plan: Plan, progress: _Progress, run: Run) -> Sequence[int]:
     effects = []
     while progress.ready:
         index = progress.ready.popleft()
-        if progress.skips(index):
+        step = plan.steps[index]
+        if step.may_skip and progress.skips(index):
             progress.finish(index, {})
-        elif isinstance(plan.steps[index].work, Effect):
+        elif isinstance(step.work, Effect):
             effects.append(index)
+        elif run.emit is None and not run.recording:  # Nobody is told of it: it need not be a coroutine.
+            progress.finish(index, _apply(step, progress.inputs(index), run))
         else:
             progress.finish(index, await _perform(plan, index, progress.inputs(index), run))
     return effects
+
+
+def _apply(step: Step, inputs: Inputs, run: Run) -> Outputs:
+    work = step.work
+    assert isinstance(work, Pure)  # noqa: S101  # The caller has looked; this tells mypy.
+    try:
+        return work.apply(inputs, run)
+    except Exception as error:
+        _place(error, step)
+        raise
+
+
+def _place(error: Exception, step: Step) -> None:
+    """Says of an error in which node it happened."""
+    if isinstance(error, PenstockError):
+        error.located(node=step.node_id)
+    else:
+        error.add_note(f"in the node {step.node_id!r} of type {step.node_type!r}")
 
 
 async def _perform(plan: Plan, index: int, inputs: Inputs, run: Run) -> Outputs:
@@ -194,11 +213,8 @@ async def _perform(plan: Plan, index: int, inputs: Inputs, run: Run) -> Outputs:
         with _node_span(plan.tracer, step) if run.recording else _NO_SPAN:
             work = step.work
             outputs = await work.apply(inputs, run) if isinstance(work, Effect) else work.apply(inputs, run)
-    except PenstockError as error:
-        error.located(node=step.node_id)
-        raise
     except Exception as error:
-        error.add_note(f"in the node {step.node_id!r} of type {step.node_type!r}")
+        _place(error, step)
         raise
     if run.emit is not None:
         duration_s = time.perf_counter() - begun
@@ -211,9 +227,17 @@ def _node_span(tracer: trace.Tracer, step: Step) -> AbstractContextManager[Any]:
     return traced(tracer, f"node {step.node_id}", step.span_attributes)
 
 
+def traced(tracer: trace.Tracer, name: str, attributes: Mapping[str, str]) -> AbstractContextManager[trace.Span]:
+    """A current span that says how what is inside it failed, with our reason and without the text of an Internal.
+
+    Below a call that nobody records it is that call's own, which keeps nothing.
+    """
+    current = unrecorded()
+    return _spanned(tracer, name, attributes) if current is None else nullcontext(current)
+
+
 @contextmanager
-def traced(tracer: trace.Tracer, name: str, attributes: Mapping[str, str]) -> Iterator[trace.Span]:
-    """A current span that says how what is inside it failed, with our reason and without the text of an Internal."""
+def _spanned(tracer: trace.Tracer, name: str, attributes: Mapping[str, str]) -> Iterator[trace.Span]:
     with tracer.start_as_current_span(
         name, attributes=attributes, record_exception=False, set_status_on_exception=False
     ) as span:

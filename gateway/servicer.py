@@ -66,7 +66,7 @@ class RunServicer(flow_pb2_grpc.RunServiceServicer):
 
     async def RunFlow(self, request: flow_pb2.RunFlowRequest, context: CallContext) -> flow_pb2.RunFlowResponse:
         name = await self._flows.resolve(conversion.flow_id(request.name))
-        compiled = await self._flows.varied(name, from_struct(request.overrides))
+        compiled = await self._flows.varied(name, from_struct(request.overrides) if request.HasField("overrides") else {})
         call = conversion.call(request, compiled.flow)
         return conversion.result(await compiled.run(from_struct(request.inputs), name=name, call=call))
 
@@ -76,7 +76,7 @@ class RunServicer(flow_pb2_grpc.RunServiceServicer):
         context: CallContext,
     ) -> AsyncIterator[flow_pb2.StreamFlowResponse]:
         name = await self._flows.resolve(conversion.flow_id(request.name))
-        compiled = await self._flows.varied(name, from_struct(request.overrides))
+        compiled = await self._flows.varied(name, from_struct(request.overrides) if request.HasField("overrides") else {})
         call = conversion.call(request, compiled.flow)
         async with aclosing(compiled.events(from_struct(request.inputs), name=name, call=call)) as events:
             async for event in events:

@@ -66,6 +66,11 @@ class GatewaySettings(ServiceSettings):
     generation_report_interval_s: float = Field(
         default=1.0, gt=0, le=60, description="Time between two questions to each of several replicas for what it works on."
     )
+    generation_links: bool = Field(
+        default=False,
+        description="Whether generation is called over a link where its replica offers one: a connection to its HTTP port with "
+        "the messages of gRPC, for a third of grpc.aio's CPU. Else, and wherever there is none, it is called over gRPC.",
+    )
     backend_api_key: SecretStr = Field(
         default=SecretStr(""), description="API key that is shown to the other services. Empty: none."
     )

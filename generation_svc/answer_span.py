@@ -13,7 +13,7 @@ import asyncio
 import json
 import time
 
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.util.types import AttributeValue
 
@@ -21,6 +21,7 @@ from generation_svc.engine import Delta, Finished, GenerationRequest, ModelInfo,
 from generation_svc.watch import Watch
 from penstock import semconv
 from penstock.errors import Code, PenstockError
+from penstock.tracing import carried, unrecorded
 
 _CALLERS_FAULT = {Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.RESOURCE_EXHAUSTED, Code.CANCELLED}
 
@@ -31,8 +32,8 @@ class AnswerSpan:
     def __init__(self, tracer: Tracer, request: GenerationRequest, model: ModelInfo, *, capture_content: bool) -> None:
         operation = "chat" if request.messages else "text_completion"
         self._tracer = tracer
-        self._span = tracer.start_span(f"{operation} {model.name}", kind=SpanKind.INTERNAL)
-        self._context = trace.set_span_in_context(self._span)
+        current = unrecorded()
+        self._span = tracer.start_span(f"{operation} {model.name}", kind=SpanKind.INTERNAL) if current is None else current
         self._texts: dict[int, list[str]] | None = {} if capture_content and self._span.is_recording() else None
         if self._span.is_recording():
             self._span.set_attributes(_request_attributes(operation, request, model))
@@ -41,9 +42,7 @@ class AnswerSpan:
 
     def trace_headers(self) -> dict[str, str]:
         """W3C trace context for what the engine calls on our behalf."""
-        headers: dict[str, str] = {}
-        propagate.inject(headers, self._context)
-        return headers
+        return carried(self._span)
 
     def saw(self, part: Delta | Finished) -> None:
         """A part of the answer has come."""
@@ -52,12 +51,13 @@ class AnswerSpan:
 
     def end(self, watch: Watch, error: BaseException | None) -> None:
         """The answer has ended, however it did."""
+        if not self._span.is_recording():
+            return
         now = time.time_ns()
-        if self._span.is_recording():
-            if error is not None:
-                self._fail(error)
-            self._tell(watch)
-            self._tell_children(watch, now)
+        if error is not None:
+            self._fail(error)
+        self._tell(watch)
+        self._tell_children(watch, now)
         self._span.end(now)
 
     def _fail(self, error: BaseException) -> None:
@@ -97,7 +97,7 @@ class AnswerSpan:
 
     def _child(self, name: str, start_ns: int, end_ns: int) -> None:
         # Clocks of two processes may differ by a little; a child never ends before it starts.
-        child: Span = self._tracer.start_span(name, context=self._context, start_time=start_ns)
+        child: Span = self._tracer.start_span(name, context=trace.set_span_in_context(self._span), start_time=start_ns)
         child.end(max(start_ns, end_ns))
 
 

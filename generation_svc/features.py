@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from generation_svc.engine import Feature, GenerationRequest, ModelInfo
 from penstock.errors import AdapterNotFound, UnsupportedFeature, Violation
 
-_SAMPLING = (Feature.TOP_K, Feature.MIN_P, Feature.REPETITION_PENALTY, Feature.MIN_TOKENS)
+_SAMPLING = tuple(
+    (feature.value, feature) for feature in (Feature.TOP_K, Feature.MIN_P, Feature.REPETITION_PENALTY, Feature.MIN_TOKENS)
+)
 
 
 def check(request: GenerationRequest, model: ModelInfo) -> None:
@@ -22,7 +24,9 @@ def check(request: GenerationRequest, model: ModelInfo) -> None:
 def asked(request: GenerationRequest) -> Iterator[Feature]:
     """The features that a request needs."""
     sampling, logprobs = request.sampling, request.logprobs
-    yield from (feature for feature in _SAMPLING if getattr(sampling, feature.value) is not None)
+    for name, feature in _SAMPLING:
+        if getattr(sampling, name) is not None:
+            yield feature
     if sampling.include_stop:
         yield Feature.INCLUDE_STOP
     if logprobs is not None:

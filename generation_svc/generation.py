@@ -56,7 +56,8 @@ class Generation(Core):
         """The answers, when they are complete."""
         texts = tuple(Text() for _ in range(max(1, request.n)))
         finished: Finished | None = None
-        async with aclosing(self._answer(model, replace(request, streamed=False))) as parts:
+        asked = replace(request, streamed=False) if request.streamed else request
+        async with aclosing(self._answer(model, asked)) as parts:
             async for part in parts:
                 if isinstance(part, Finished):
                     finished = part

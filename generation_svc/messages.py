@@ -32,7 +32,7 @@ _OPTIONAL_SAMPLING: Final = (
 _TEXT_FORMS: Final = (Feature.JSON_SCHEMA, Feature.REGEX, Feature.GRAMMAR)
 
 
-def request_of(request: pb.GenerateRequest | pb.StreamGenerateRequest) -> GenerationRequest:
+def request_of(request: pb.GenerateRequest | pb.StreamGenerateRequest, *, streamed: bool) -> GenerationRequest:
     """What is asked, on the account of the call's tenant. Raises InvalidArgument for what no request can say."""
     return GenerationRequest(
         messages=tuple(_message(index, message) for index, message in enumerate(request.messages)),
@@ -45,6 +45,7 @@ def request_of(request: pb.GenerateRequest | pb.StreamGenerateRequest) -> Genera
         priority=request.priority,
         cache_salt=request.cache_salt,
         tenant=identity.current().tenant,
+        streamed=streamed,
     )
 
 

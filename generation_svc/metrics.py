@@ -5,6 +5,7 @@ penstock.generation.requests (state waiting, and running beside the limit) or by
 deploy/generation.md.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -44,12 +45,10 @@ class GenerationMetrics:
         self._tokens = histograms.create(
             "penstock.generation.tokens", unit="{token}", description="Tokens of a request.", bounds=TOKEN_COUNTS
         )
-        self._refused = meter.create_counter(
-            "penstock.generation.refused", unit="{request}", description="Requests that failed before their first token."
+        self._refused = self._counted(
+            "refused", "{request}", "Requests that failed before their first token.", semconv.ERROR_TYPE
         )
-        self._ended = meter.create_counter(
-            "penstock.generation.answers", unit="{answer}", description="Answers that began, by how they ended."
-        )
+        self._ended = self._counted("answers", "{answer}", "Answers that began, by how they ended.", "end")
         self._of_model: dict[str, _OfModel] = {}
 
     def watch(self, admission: Admission, engine: ModelHost) -> None:
@@ -72,10 +71,20 @@ class GenerationMetrics:
             series.queue.record(watch.seconds_to(watch.scheduled_ns))
         if not watch.first_ns:
             if error is not None:
-                self._refused.add(1, {semconv.ERROR_TYPE: _reason(error)})
+                self._refused[_reason(error)] += 1
             return
         series.note(watch)
-        self._ended.add(1, {"end": _reason(error) if watch.finished is None else watch.finished.finish_reason.value})
+        self._ended[_reason(error) if watch.finished is None else watch.finished.finish_reason.value] += 1
+
+    def _counted(self, name: str, unit: str, description: str, by: str) -> Counter[str]:
+        """What is added to with every answer and read when somebody looks; the SDK's own counter costs 8 microseconds."""
+        counts: Counter[str] = Counter()
+
+        def told(_: CallbackOptions) -> _Told:
+            return [Observation(count, {by: value}) for value, count in dict(counts).items()]
+
+        self._meter.create_observable_counter(f"penstock.generation.{name}", [told], unit=unit, description=description)
+        return counts
 
     def _observe(self, name: str, unit: str, description: str, told: Callable[[CallbackOptions], _Told]) -> None:
         self._meter.create_observable_gauge(f"penstock.generation.{name}", [told], unit=unit, description=description)

@@ -23,7 +23,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
 
     async def Generate(self, request: pb.GenerateRequest, context: CallContext) -> pb.GenerateResponse:
         model = self._core.find_model(request.model)
-        answer = await self._core.whole(model, request_of(request))
+        answer = await self._core.whole(model, request_of(request, streamed=False))
         return answer_response(answer, MODEL_PREFIX + model.name)
 
     async def StreamGenerate(
@@ -32,7 +32,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         context: CallContext,  # The port's signature.
     ) -> AsyncIterator[pb.StreamGenerateResponse]:
         model = self._core.find_model(request.model)
-        async with aclosing(self._core.stream(model, request_of(request))) as parts:
+        async with aclosing(self._core.stream(model, request_of(request, streamed=True))) as parts:
             async for part in parts:
                 yield delta_event(part) if isinstance(part, Delta) else done_event(part, MODEL_PREFIX + model.name)
 

@@ -1,6 +1,6 @@
 """What a request must be before any engine sees it. The bounds are those that the proto states."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from generation_svc import forms
@@ -19,6 +19,19 @@ PRIORITY_MAX: Final = 100
 NAME_BYTES_MAX: Final = 256
 WHOLE_LOGPROBS_MAX: Final = 2**18
 """Log probabilities of an answer that is not streamed: they are all held until it is complete."""
+
+
+_SAMPLING: Final[Mapping[str, Mapping[str, float]]] = {
+    "max_tokens": {"at_least": 1},
+    "temperature": {"at_least": 0, "at_most": TEMPERATURE_MAX},
+    "top_p": {"above": 0, "at_most": 1},
+    "top_k": {"at_least": 1},
+    "min_p": {"at_least": 0, "at_most": 1},
+    "seed": {"at_least": 0},
+    "presence_penalty": {"at_least": -PENALTY_MAX, "at_most": PENALTY_MAX},
+    "frequency_penalty": {"at_least": -PENALTY_MAX, "at_most": PENALTY_MAX},
+    "repetition_penalty": {"above": 0, "at_most": PENALTY_MAX},
+}
 
 
 def check(request: GenerationRequest) -> None:
@@ -55,16 +68,12 @@ def _check_text(messages: tuple[Message, ...], prompt: str) -> None:
 
 
 def _sampling_faults(sampling: Sampling) -> Iterator[Violation]:
-    yield from _bounds("sampling.max_tokens", sampling.max_tokens, at_least=1)
-    yield from _bounds("sampling.temperature", sampling.temperature, at_least=0, at_most=TEMPERATURE_MAX)
-    yield from _bounds("sampling.top_p", sampling.top_p, above=0, at_most=1)
-    yield from _bounds("sampling.top_k", sampling.top_k, at_least=1)
-    yield from _bounds("sampling.min_p", sampling.min_p, at_least=0, at_most=1)
-    yield from _bounds("sampling.seed", sampling.seed, at_least=0)
-    for name in ("presence_penalty", "frequency_penalty"):
-        yield from _bounds(f"sampling.{name}", getattr(sampling, name), at_least=-PENALTY_MAX, at_most=PENALTY_MAX)
-    yield from _bounds("sampling.repetition_penalty", sampling.repetition_penalty, above=0, at_most=PENALTY_MAX)
-    yield from _bounds("sampling.min_tokens", sampling.min_tokens, at_least=0, at_most=sampling.max_tokens or float("inf"))
+    for name, bounds in _SAMPLING.items():
+        if (value := getattr(sampling, name)) is not None:
+            yield from _bounds(f"sampling.{name}", value, **bounds)
+    if sampling.min_tokens is not None:
+        most = sampling.max_tokens or float("inf")
+        yield from _bounds("sampling.min_tokens", sampling.min_tokens, at_least=0, at_most=most)
     yield from _stop_faults(sampling.stop)
 
 

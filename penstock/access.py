@@ -1,7 +1,6 @@
 """Who may call what: the interceptor that knows the caller before any work is done for it."""
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from typing import Final
 
 from opentelemetry import trace
@@ -26,8 +25,6 @@ Scopes = Mapping[str, Scope] | Callable[[str], Scope]
 UNDECLARED: Final[Scope] = "admin"
 """What a method needs of which its service says nothing."""
 
-_NOTHING: Final = nullcontext()
-
 
 class Access(Interceptor):
     """Makes the caller known to what serves it. With keys it must show one, and the key must have the method's scope."""
@@ -40,9 +37,8 @@ class Access(Interceptor):
         scope = self._scopes(method) if callable(self._scopes) else self._scopes.get(method.rpartition("/")[2], UNDECLARED)
         identify = _unknown if self._keyring is None else _known(self._keyring, method.rpartition("/")[2], scope)
 
-        def admitted(context: CallContext) -> nullcontext[None]:
+        def admitted(context: CallContext) -> None:
             identity.assume(identify(context.metadata()))
-            return _NOTHING
 
         return admitted
 

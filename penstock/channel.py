@@ -6,12 +6,12 @@ replicas are found because servers close old connections (ServiceSettings.connec
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Collection
+from types import TracebackType
 from typing import Any, Final
 
 import grpc
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
 import penstock
@@ -19,6 +19,7 @@ from penstock import semconv
 from penstock.errors import BackendUnavailable, Cancelled, Code, Internal, PenstockError, Unavailable
 from penstock.identity import PRINCIPALS_HEADER, TENANT_HEADER, write_principals, write_tenant
 from penstock.interceptors import end_with
+from penstock.tracing import carried, unrecorded
 from penstock.wire import from_rpc_error
 
 SERVICE_CONFIG: Final = json.dumps(
@@ -61,8 +62,7 @@ def open_channel(
     `api_key`, where there is one, and says that it is made on behalf of `principals()`, and on the account of `tenant()`, where
     those are any.
     """
-    tracer = tracer_provider.get_tracer("penstock.channel", penstock.__version__)
-    caller = _Caller(api_key, principals, tenant)
+    outgoing = Outgoing(target, tracer_provider=tracer_provider, api_key=api_key, principals=principals, tenant=tenant)
     kinds = (UnaryTracing, StreamTracing, TakingTracing)
     return grpc.aio.insecure_channel(
         target,
@@ -76,51 +76,85 @@ def open_channel(
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2_000),
         ],
-        interceptors=[kind(tracer, target, caller) for kind in kinds],  # type: ignore[misc]  # Stubs' gap.
+        interceptors=[kind(outgoing) for kind in kinds],  # type: ignore[misc]  # Stubs' gap.
     )
 
 
-@contextmanager
-def rpc_errors(service: str) -> Iterator[None]:
+class rpc_errors:  # noqa: N801  # Used as a function; contextlib's way costs three times as much.
     """Turns a failed call to `service` ("retrieval") into the error that the other side raised, `service` in its metadata.
 
-    UNAVAILABLE without a reason of ours is gRPC's own word for "cannot be reached": BackendUnavailable.
+    UNAVAILABLE without a reason of ours is gRPC's own word, and a link's, for "cannot be reached": BackendUnavailable.
     """
-    try:
-        yield
-    except grpc.aio.AioRpcError as failed:
-        error = from_rpc_error(failed)
-        if type(error) is Unavailable:
-            error = BackendUnavailable(f"the {service} service cannot be reached: {error.message}", retry_after_s=1.0)
-        raise error.located(service=service) from failed
+
+    __slots__ = ("_service",)
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: type[BaseException] | None, failed: BaseException | None, __: TracebackType | None) -> None:
+        if isinstance(failed, grpc.aio.AioRpcError):
+            raise _told(from_rpc_error(failed), self._service) from failed
+        if isinstance(failed, PenstockError):
+            raise _told(failed, self._service) from failed.__cause__
 
 
-class _Caller:
-    """Who makes the calls of a channel, as metadata."""
+def _told(error: PenstockError, service: str) -> PenstockError:
+    if type(error) is Unavailable:
+        error = BackendUnavailable(f"the {service} service cannot be reached: {error.message}", retry_after_s=1.0)
+    return error.located(service=service)
+
+
+class Outgoing:
+    """What goes with every call to a target: its CLIENT span where somebody records it, and its metadata."""
 
     def __init__(
-        self, api_key: str, principals: Callable[[], Collection[str] | None] | None, tenant: Callable[[], str] | None
+        self,
+        target: str,
+        *,
+        tracer_provider: trace.TracerProvider,
+        api_key: str = "",
+        principals: Callable[[], Collection[str] | None] | None = None,
+        tenant: Callable[[], str] | None = None,
     ) -> None:
-        self._key = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+        self._tracer = tracer_provider.get_tracer("penstock.channel", penstock.__version__)
+        self._target = target
+        self._key = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._principals = principals
         self._tenant = tenant
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
+    def begin(self, method: str) -> tuple[trace.Span | None, dict[str, str]]:
+        """Of a call that is about to be made. The trace goes on inside the span, so that the server's span is its child."""
+        current = unrecorded()
+        if current is not None:
+            return None, {**carried(current), **self._metadata()}
+        name = method.lstrip("/")
+        attributes = {semconv.RPC_SYSTEM_NAME: "grpc", semconv.RPC_METHOD: name, semconv.SERVER_ADDRESS: self._target}
+        span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        return span, {**carried(span), **self._metadata()}
+
+    def _metadata(self) -> dict[str, str]:
         told = self._key
         if self._principals is not None and (principals := self._principals()):
-            told = (*told, (PRINCIPALS_HEADER, write_principals(principals)))
+            told = {**told, PRINCIPALS_HEADER: write_principals(principals)}
         if self._tenant is not None and (tenant := self._tenant()):
-            told = (*told, (TENANT_HEADER, write_tenant(tenant)))
+            told = {**told, TENANT_HEADER: write_tenant(tenant)}
         return told
 
 
-class _Tracing:
-    """One CLIENT span per call. The context is injected inside it, so that the server's span is its child."""
+def finish(span: trace.Span | None, error: BaseException | None) -> None:
+    """Ends the span of a call as the call ended."""
+    if span is not None:
+        _finish(span, None if error is None else _outcome(error))
 
-    def __init__(self, tracer: trace.Tracer, target: str, caller: _Caller) -> None:
-        self._caller = caller
-        self._tracer = tracer
-        self._target = target
+
+class _Tracing:
+    """One CLIENT span per call."""
+
+    def __init__(self, outgoing: Outgoing) -> None:
+        self._outgoing = outgoing
         self._finishing: set[asyncio.Task[None]] = set()
 
     async def _traced(
@@ -129,15 +163,18 @@ class _Tracing:
         details: grpc.aio.ClientCallDetails,
         request: Any,
     ) -> Any:
-        current = trace.get_current_span()
-        if not current.is_recording() and current.get_span_context().is_valid:
-            # Nobody records what this call belongs to: its trace is passed on, and a span would be made to be thrown away.
-            return await continuation(self._with_trace(details, current), request)
-        span, details = self._begin(details)
+        method = details.method.decode() if isinstance(details.method, bytes) else details.method
+        span, told = self._outgoing.begin(method)
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), *told.items())
+        details = grpc.aio.ClientCallDetails(
+            details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
+        )
+        if span is None:
+            return await continuation(details, request)
         try:
             call = await continuation(details, request)
         except BaseException as error:
-            _finish(span, _outcome(error))
+            finish(span, error)
             raise
         # The span ends when the call does, however it does: read to its end, failed, cancelled or abandoned.
         call.add_done_callback(lambda done: self._finish_later(span, done))
@@ -148,25 +185,6 @@ class _Tracing:
         task = asyncio.get_running_loop().create_task(_finish_when_known(span, call))
         self._finishing.add(task)  # The loop itself holds tasks weakly.
         task.add_done_callback(self._finishing.discard)
-
-    def _begin(self, details: grpc.aio.ClientCallDetails) -> tuple[trace.Span, grpc.aio.ClientCallDetails]:
-        method = details.method.decode() if isinstance(details.method, bytes) else details.method
-        name = method.lstrip("/")
-        attributes = {
-            semconv.RPC_SYSTEM_NAME: "grpc",
-            semconv.RPC_METHOD: name,
-            semconv.SERVER_ADDRESS: self._target,
-        }
-        span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
-        return span, self._with_trace(details, span)
-
-    def _with_trace(self, details: grpc.aio.ClientCallDetails, span: trace.Span) -> grpc.aio.ClientCallDetails:
-        carrier: dict[str, str] = {}
-        propagate.inject(carrier, context=trace.set_span_in_context(span))
-        metadata = grpc.aio.Metadata(*(details.metadata or ()), *carrier.items(), *self._caller.metadata())
-        return grpc.aio.ClientCallDetails(
-            details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
-        )
 
 
 class UnaryTracing(_Tracing, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]  # Not generic at run time.
@@ -210,6 +228,8 @@ async def _finish_when_known(span: trace.Span, call: Any) -> None:
 def _outcome(error: BaseException) -> PenstockError:
     if isinstance(error, asyncio.CancelledError):
         return Cancelled("the caller left")
+    if isinstance(error, PenstockError):
+        return error
     if isinstance(error, grpc.aio.AioRpcError):
         return from_rpc_error(error)
     return Internal(str(error))

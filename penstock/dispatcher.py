@@ -47,7 +47,8 @@ class LateRequest:
 Request = Message | PenstockError | LateRequest | AsyncIterator[Message]
 UnaryHandler = Callable[[Any, CallContext], Awaitable[Any]]
 StreamHandler = Callable[[Any, CallContext], AsyncIterator[Any]]
-Around = Callable[[CallContext], AbstractContextManager[Any]]
+Around = Callable[[CallContext], AbstractContextManager[Any] | None]
+"""Makes what stands around a call; None: it has done what there was to do, and nothing stands."""
 
 
 class Interceptor:
@@ -91,8 +92,9 @@ class _Nested:
         try:
             for around in self._arounds:
                 manager = around(self._context)
-                manager.__enter__()
-                self._entered.append(manager)
+                if manager is not None:
+                    manager.__enter__()
+                    self._entered.append(manager)
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise

@@ -32,7 +32,13 @@ class Fronts:
     async def open(self, metrics_page: Page | None) -> AsyncIterator[None]:
         """Listens while the block runs. Raises FailedPrecondition when an address is taken."""
         settings = self._settings
-        self._server = grpc_server(settings, self._dispatcher, self._health, shared=self._shared)
+        self._server = grpc_server(
+            settings,
+            self._dispatcher,
+            self._health,
+            shared=self._shared,
+            link_port=lambda: self.http_address.rpartition(":")[2],
+        )
         self.grpc_address = _bind(self._server, settings.grpc_address)
         await self._server.start()
         try:
@@ -46,6 +52,9 @@ class Fronts:
                 yield
         finally:
             await self._server.stop(None)
+
+    def _link_port(self) -> str:
+        return self.http_address.rpartition(":")[2]
 
     def serve(self) -> None:
         """Ready from now on."""

@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 from penstock.dispatcher import Dispatcher, Request
 from penstock.errors import MalformedRequest, MessageTooLarge, PenstockError
 from penstock.health import Health
+from penstock.link.frames import FIND
 from penstock.settings import ServiceSettings
 from penstock.wire import to_status
 
@@ -23,14 +24,28 @@ _ABANDONED_KNOWN_AFTER_S: Final = 0.03
 """From the apparent end of a client's stream to its cancellation, if it was one: measured 2 ms, 6 at most with 300 at once."""
 
 
-def grpc_server(settings: ServiceSettings, dispatcher: Dispatcher, healthy: Health, *, shared: bool = False) -> grpc.aio.Server:
+def grpc_server(
+    settings: ServiceSettings,
+    dispatcher: Dispatcher,
+    healthy: Health,
+    *,
+    shared: bool = False,
+    link_port: Callable[[], str] = str,
+) -> grpc.aio.Server:
     """A grpc.aio server over the dispatcher, with health and reflection. Not yet bound or started.
 
-    `shared`: its port is reserved for it and other workers (see ports).
+    `shared`: its port is reserved for it and other workers (see ports). `link_port` is where links are taken; empty: nowhere.
     """
     age_ms = int(settings.connection_age_max_s * 1000)
     server = grpc.aio.server(
-        handlers=[GrpcFront(dispatcher, message_bytes_max=settings.message_bytes_max, deadline_s=settings.deadline_s)],
+        handlers=[
+            GrpcFront(
+                dispatcher,
+                message_bytes_max=settings.message_bytes_max,
+                deadline_s=settings.deadline_s,
+                link_port=link_port,
+            )
+        ],
         options=[
             # Requests over message_bytes_max are refused by GrpcFront with a reason; gRPC's own limit, which has none, stands
             # above it so that memory stays bounded.
@@ -55,11 +70,13 @@ def grpc_server(settings: ServiceSettings, dispatcher: Dispatcher, healthy: Heal
 class GrpcFront(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # Not generic at run time.
     """Serves whatever is, or will be, mounted on the dispatcher."""
 
-    def __init__(self, dispatcher: Dispatcher, *, message_bytes_max: int, deadline_s: float) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, *, message_bytes_max: int, deadline_s: float, link_port: Callable[[], str] = str
+    ) -> None:
         self._dispatcher = dispatcher
         self._message_bytes_max = message_bytes_max
         self._deadline_s = deadline_s
-        self._handlers: dict[str, Any] = {}
+        self._handlers: dict[str, Any] = {FIND: _finding(link_port)}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The handler of a method, or None for one that is not ours: gRPC then answers UNIMPLEMENTED."""
@@ -145,6 +162,15 @@ class GrpcContext:
         """Seconds until the caller's deadline, at most the service's own."""
         remaining = self._context.time_remaining()
         return self._deadline_s if remaining is None else max(0.0, min(remaining, self._deadline_s))
+
+
+def _finding(link_port: Callable[[], str]) -> Any:
+    """The handler that says where links are taken (penstock/link)."""
+
+    async def find(_: bytes, __: Any) -> bytes:
+        return link_port().encode()
+
+    return grpc.unary_unary_rpc_method_handler(find)
 
 
 async def _readable(requests: AsyncIterator[Request]) -> AsyncIterator[Message]:

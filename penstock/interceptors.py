@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing
 from contextvars import Token
 from types import TracebackType
 from typing import Any, Self
@@ -50,8 +50,12 @@ class Tracing(Interceptor):
         return traced
 
     def messages(self, method: str, handler: StreamHandler) -> StreamHandler:  # noqa: ARG002  # The port's signature.
-        async def counted(request: Any, context: CallContext) -> AsyncIterator[Any]:
-            span, count = trace.get_current_span(), 0
+        def messages(request: Any, context: CallContext) -> AsyncIterator[Any]:
+            span = trace.get_current_span()
+            return counted(request, context, span) if span.is_recording() else handler(request, context)
+
+        async def counted(request: Any, context: CallContext, span: trace.Span) -> AsyncIterator[Any]:
+            count = 0
             try:
                 async with aclosing(handler(request, context)) as messages:  # type: ignore[type-var]
                     async for message in messages:
@@ -62,7 +66,7 @@ class Tracing(Interceptor):
             finally:
                 span.set_attribute(semconv.PENSTOCK_MESSAGE_COUNT, count)
 
-        return counted
+        return messages
 
 
 class _Traced:
@@ -161,7 +165,7 @@ class Deadline(Interceptor):
 
     def around(self, method: str, *, streams: bool) -> Around:
         if streams:
-            return lambda _: nullcontext()  # The time-out must never hit the reader's own code; see `messages`.
+            return lambda _: None  # The time-out must never hit the reader's own code; see `messages`.
         name = method.rpartition("/")[2]
 
         def bounded(context: CallContext) -> _TimeLimit:
@@ -177,12 +181,16 @@ class Deadline(Interceptor):
             set_deadline(seconds := context.time_remaining())
             until = time.monotonic() + seconds
             async with aclosing(handler(request, context)) as messages:  # type: ignore[type-var]
-                while True:
-                    with _TimeLimit(name, seconds, until):
-                        message = await anext(messages, None)
-                    if message is None:
-                        return
-                    yield message
+                limit = _StreamLimit(name, seconds, until)
+                try:
+                    while True:
+                        with limit:
+                            message = await anext(messages, None)
+                        if message is None:
+                            return
+                        yield message
+                finally:
+                    limit.close()
 
         return bounded
 
@@ -206,13 +214,50 @@ class _TimeLimit:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._timer.cancel()
+        self._tell(kind, error)
+
+    def _tell(self, kind: type[BaseException] | None, error: BaseException | None) -> None:
         # Cancelled by others as well: then it is their cancellation that goes on.
         if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise DeadlineExceeded(f"{self._name} did not finish within its {self._seconds:.3g} s") from error
+            raise self._error() from error
+
+    def _error(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"{self._name} did not finish within its {self._seconds:.3g} s")
 
     def _expire(self) -> None:
         self._expired = True
         self._task.cancel()
+
+
+class _StreamLimit(_TimeLimit):
+    """The same for a stream: entered for each of its messages, with one timer for them all."""
+
+    __slots__ = ("_is_over", "_is_waiting")
+
+    def __init__(self, name: str, seconds: float, until: float) -> None:
+        super().__init__(name, seconds, until)
+        self._is_over = self._is_waiting = False
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, until - time.monotonic()), self._expire)
+
+    def __enter__(self) -> None:
+        if self._is_over:
+            raise self._error()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # As above.
+        self._task, self._cancelling, self._is_waiting = task, task.cancelling(), True
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._is_waiting = False
+        self._tell(kind, error)
+
+    def close(self) -> None:
+        """No message is waited for any more."""
+        self._timer.cancel()
+
+    def _expire(self) -> None:
+        self._is_over = True
+        if self._is_waiting:  # Else it is the reader's own code that runs, which must not be hit.
+            super()._expire()
 
 
 def end_with(span: trace.Span, error: PenstockError, *, is_fault: bool) -> None:

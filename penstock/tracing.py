@@ -9,15 +9,18 @@ import random
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Final
 
-from opentelemetry import propagate, trace
+from opentelemetry import baggage, propagate, trace
 from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind
 from opentelemetry.util.types import AttributeValue
 
 _UNSAMPLED: Final = re.compile("00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-00")
 """W3C's traceparent header of a caller that does not record."""
+_W3C: Final = frozenset({"traceparent", "tracestate", "baggage"})
 
 
 def inner_span(
@@ -28,12 +31,35 @@ def inner_span(
     Where the call is not recorded its parts would not be either: then it is the call's own span, which takes whatever is said
     to it and keeps nothing. A span that the SDK makes and drops costs 20 to 60 microseconds.
     """
+    current = unrecorded()
+    return tracer.start_as_current_span(name, attributes=attributes) if current is None else nullcontext(current)
+
+
+def unrecorded() -> trace.Span | None:
+    """The current span, where it is one of a call that nobody records; a span below it would be made to be thrown away."""
     current = trace.get_current_span()
     if isinstance(current, _Unasked):
-        return nullcontext(current)
-    if current.is_recording() or not current.get_span_context().is_valid:
-        return tracer.start_as_current_span(name, attributes=attributes)
-    return nullcontext(current)
+        return current
+    return None if current.is_recording() or not current.get_span_context().is_valid else current
+
+
+def carried(span: trace.Span) -> dict[str, str]:
+    """The headers by which a trace goes on inside `span`, in another process.
+
+    Those of W3C's trace context are written here where nothing else is to be carried; OpenTelemetry's own way takes ten times
+    as long.
+    """
+    told = span.get_span_context()
+    if told.trace_state or baggage.get_all() or not _is_w3c(propagate.get_global_textmap()):
+        headers: dict[str, str] = {}
+        propagate.inject(headers, context=trace.set_span_in_context(span))
+        return headers
+    return {"traceparent": f"00-{told.trace_id:032x}-{told.span_id:016x}-{told.trace_flags:02x}"} if told.is_valid else {}
+
+
+@lru_cache(maxsize=4)
+def _is_w3c(propagator: TextMapPropagator) -> bool:
+    return propagator.fields <= _W3C
 
 
 class Spans:

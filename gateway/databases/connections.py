@@ -10,7 +10,6 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from gateway.backends import Scalar, SqlQuery, Table
-from gateway.databases.postgres import PostgresDatabase
 from gateway.databases.reading import Database, ReadingLimits
 from gateway.databases.sqlite import SqliteDatabase
 from gateway.faults import suggestion
@@ -84,6 +83,8 @@ async def _opened(name: str, url: URL, limits: ReadingLimits) -> Database:
         return SqliteDatabase(name, Path(url.database or ""), limits)
     query = {("sslmode" if key == "ssl" else key): value for key, value in url.query.items()}
     address = url.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
+    from gateway.databases.postgres import PostgresDatabase  # noqa: PLC0415  # asyncpg takes its time to import.
+
     try:
         database = PostgresDatabase(name, address, limits)
         await database.open()

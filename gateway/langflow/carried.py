@@ -27,9 +27,13 @@ class Carried:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model that another component asks: nothing that travels here, but what that one's node is told."""
+    """A model that another component asks: nothing that travels here, but what that one's node is told.
+
+    `fields` are the component's that callers may set, which become those of the node that asks.
+    """
 
     component: Component
+    fields: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

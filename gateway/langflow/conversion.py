@@ -29,10 +29,12 @@ from gateway.validation import refusal
 from penstock.errors import Violation
 
 LOOP: Final = "Loop"
+ROUTERS: Final = frozenset({"ConditionalRouter", "SmartRouter"})
 EVERYTHING: Final = "*"
 """Stands for every output that nothing else is said of."""
 
 TOOL_OUTPUT: Final = "component_as_tool"
+TOOL_TYPE: Final = "Tool"
 DESCRIPTION_CHARS_MAX: Final = 4096
 
 
@@ -107,7 +109,7 @@ class Conversion:
         component = place.component
         if component.kind == LOOP:
             self._loop(place)
-        elif place.used == {TOOL_OUTPUT} or (component.is_tool and not place.used - {TOOL_OUTPUT}):
+        elif place.used and place.used <= _tool_outputs(component):
             self._tool(place)
         elif component.kind in RULES:
             RULES[component.kind](place)
@@ -154,7 +156,7 @@ class Conversion:
             arriving=arriving,
             sources=sources,
             used=self._used(entry.component.id),
-            branches=any(each.kind == "ConditionalRouter" for each in self.export.components.values()),
+            branches=any(each.kind in ROUTERS for each in self.export.components.values()),
             outermost=body is None,
             answers=any(self.export.components[each].kind in OUTPUTS for each in self._fed(entry.component.id)),
             alone=sum(each.kind in OUTPUTS for each in self.export.components.values()) == 1,
@@ -173,9 +175,12 @@ class Conversion:
         return found if found is not None else self.values.get((link.source, EVERYTHING), Broken())
 
     def _take(self, place: Place) -> None:
+        """Keeps what a component's outputs carry; of what came from a broken one, nothing can be said."""
         given = dict(place.given)
         if place.everything is not None:
             given[EVERYTHING] = place.everything
+        if place.is_fed_broken:
+            given = {output: Broken() if isinstance(value, Carried) else value for output, value in given.items()}
         for output, value in given.items():
             self.values[place.component.id, output] = value
             if isinstance(value, Carried) and place.outermost:
@@ -190,7 +195,7 @@ class Conversion:
         if items is None:
             return
         body = Body()
-        item = body.item(items)
+        item = Broken() if place.is_fed_broken else body.item(items)
         self.values[place.component.id, ITEM] = item
         inner = [each for each in self.selection.order if each in loop.body and not self._is_deeper(each, loop.body)]
         members = loop.body | {place.component.id}
@@ -260,6 +265,11 @@ class Conversion:
             component.id in self.selection.idle: "leads to no output, so nothing is made of it",
         }
         return _line(component, (), (reasons.get(True, "not part of the flow"),))
+
+
+def _tool_outputs(component: Component) -> set[str]:
+    """The outputs that give the component as a tool: one that any has in the tool mode, or one of the older tools' own."""
+    return {TOOL_OUTPUT} | {output.name for output in component.outputs if TOOL_TYPE in output.types}
 
 
 def _line(component: Component, became: tuple[str, ...], notes: tuple[str, ...]) -> Line:

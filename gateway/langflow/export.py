@@ -59,7 +59,6 @@ class Component:
     icon: str = ""
     code_hash: str = ""
     edited: bool = False
-    is_tool: bool = False
 
     def text(self, name: str, default: str = "") -> str:
         """The text of a field; `default` where it has none."""
@@ -220,7 +219,6 @@ def _component(node_id: str, kind: str, inner: Mapping[str, Any], faults: Faults
         icon=inner["icon"][:64] if isinstance(inner.get("icon"), str) else "",
         code_hash=_hash(template.get("code")),
         edited=inner.get("edited") is True,
-        is_tool=inner.get("tool_mode") is True,
     )
 
 

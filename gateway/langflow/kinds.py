@@ -51,6 +51,7 @@ _NAMES: Final[dict[str, str]] = {
     "Calculator": "Calculator, CalculatorTool",
     "SQL": "SQL, SQLExecutor",
     "ConditionalRouter": "ConditionalRouter",
+    "SmartRouter": "SmartRouter",
     "Loop": "Loop",
     "BatchRun": "BatchRun",
     "RunFlow": "RunFlow",

@@ -96,6 +96,11 @@ class Place:
 
     # What arrives.
 
+    @property
+    def is_fed_broken(self) -> bool:
+        """Whether it is fed by a component that has a fault."""
+        return any(isinstance(value, Broken) for values in self.arriving.values() for value in values)
+
     def value(self, name: str) -> Carried | None:
         """What a field is fed. Of several, the last, as in LangFlow; below a router, whichever branch ran."""
         found = [each for each in self.arriving.get(name, ()) if not isinstance(each, Broken)]
@@ -113,9 +118,10 @@ class Place:
         """All that a field is fed, which takes a list."""
         return [each if isinstance(each, Carried) else NOWHERE for each in self.arriving.get(name, ())]
 
-    def model(self, name: str) -> Component | None:
-        """The model component that a field is connected to."""
-        return next((each.component for each in self.arriving.get(name, ()) if isinstance(each, Model)), None)
+    def model(self, *names: str) -> Model:
+        """The model that one of these fields is connected to, or else the component itself."""
+        models = (each for name in names for each in self.arriving.get(name, ()) if isinstance(each, Model))
+        return next(models, Model(component=self.component, fields=self.entry.fields if self.outermost else {}))
 
     def tools(self, name: str) -> list[Component]:
         """The components that an agent may call."""
@@ -147,8 +153,9 @@ class Place:
         self.everything = value
 
     def tunes(self, name: str, target: str) -> None:
-        """A field that callers may set, and what of ours it is: "node.param" or "input:name"."""
-        self.entry.fields[name] = target
+        """A field that callers may set, and what of ours it is: "node.param" or "input:name". What is in a loop stays."""
+        if self.outermost:
+            self.entry.fields[name] = target
 
     def note(self, text: str) -> None:
         """What --explain says of the component."""
@@ -172,8 +179,7 @@ class Place:
         wanted = f"{self.component.id}-{name}"
         chosen = self.draft.claim(plain_id(wanted), wanted)
         port = self.input(chosen, params, part=name)
-        if self.outermost:
-            self.tunes(name, f"input:{chosen}")
+        self.tunes(name, f"input:{chosen}")
         return port
 
     def variable(self, name: str) -> str:

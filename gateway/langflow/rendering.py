@@ -104,7 +104,7 @@ class _Filling:
             self.place.tunes("sep", f"{node}.separator")
             return f"{node}.result"
         names = plain_names(self.template.variables)
-        parts = [f"{_quoted(plain)}: {_of_passage(name)}" for name, plain in names.items()]
+        parts = [f"{quoted(plain)}: {_of_passage(name)}" for name, plain in names.items()]
         expression = f"passages.map(p, {{{', '.join(parts)}}})"
         return self._formatted(computed(self.place, expression, PortType.JSON, {"passages": port}, part="rows"), names)
 
@@ -114,7 +114,7 @@ class _Filling:
         whole = WHOLE if self.field == OLDER else ""
         if whole in names or any(name != plain for name, plain in names.items()):
             item = "value" if value.shape == "one" else "row"
-            parts = [f"{_quoted(plain)}: {item if name == whole else _of_object(item, name)}" for name, plain in names.items()]
+            parts = [f"{quoted(plain)}: {item if name == whole else _of_object(item, name)}" for name, plain in names.items()]
             shaped = f"{{{', '.join(parts)}}}"
             expression = shaped if value.shape == "one" else f"value.map(row, {shaped})"
             port = computed(self.place, expression, PortType.JSON, {"value": port}, part="rows")
@@ -130,13 +130,13 @@ class _Filling:
 
 
 def _of_object(item: str, key: str) -> str:
-    return f'{_quoted(key)} in {item} ? {item}[{_quoted(key)}] : ""'
+    return f'{quoted(key)} in {item} ? {item}[{quoted(key)}] : ""'
 
 
 def _of_passage(key: str) -> str:
     return f"p.{PASSAGE[key]}" if key in PASSAGE else _of_object("p.metadata", key)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A text as an expression has it."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r") + '"'

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
+import pydantic_core
 
 from gateway.backends import (
     Answer,
@@ -84,6 +85,8 @@ class _Asking:
             made, calls = _with_calls(made, tools)
             run.tool_calls.extend(calls)
         run.root.finish_reason = made.finish.reason
+        if self.params.partial_json and made.finish.reason == "length":
+            run.bounded(self.node_id)
         return self._outputs(made, calls)
 
     async def _request(self, inputs: Inputs, run: Run, tools: tuple[Tool, ...]) -> GenerateRequest:
@@ -151,7 +154,7 @@ class _Asking:
         if params.tools == "caller":
             outputs["tool_calls"] = [{"name": call.name, "arguments": orjson.loads(call.arguments)} for call in calls]
         if _gives_json(params):
-            outputs["json"] = _parsed(made)
+            outputs["json"] = _parsed(made, partial=self.params.partial_json)
         return outputs
 
 
@@ -226,10 +229,10 @@ def _work(params: GenerateParams, node_id: str, backends: Backends) -> Work:
     return Effect(asking.answer)
 
 
-def _parsed(made: Answer) -> Any:
+def _parsed(made: Answer, *, partial: bool) -> Any:
     try:
-        value = orjson.loads(made.text)
-    except orjson.JSONDecodeError as error:
+        value = _begun(made.text) if partial and made.finish.reason == "length" else orjson.loads(made.text)
+    except ValueError as error:
         if made.finish.reason == "length":
             raise FailedPrecondition(
                 "the answer reached its most tokens before its JSON was complete; raise max_tokens, or ask for less"
@@ -238,6 +241,15 @@ def _parsed(made: Answer) -> Any:
     if is_deeper(value, DEPTH_MAX):
         raise FailedPrecondition(f"the model's JSON is nested more than {DEPTH_MAX} deep")
     return value
+
+
+def _begun(text: str) -> Any:
+    """JSON that broke off, without what may be the half of a number. Raises ValueError where there is nothing of it."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        whole = text.rstrip("+-.0123456789eE")
+        return pydantic_core.from_json(whole, allow_inf_nan=False, allow_partial="trailing-strings")
 
 
 def _token(token: TokenLogprob) -> dict[str, Any]:

@@ -200,6 +200,11 @@ class GenerateParams(SamplingParams):
         default=True,
         description="Whether what a caller sets for a run holds for this node. false: for a step whose answer no caller sees.",
     )
+    partial_json: bool = Field(
+        default=False,
+        description="Whether JSON that reached its most tokens is given as far as it goes, and the node told as bounded. "
+        "false: the run fails.",
+    )
 
     @model_validator(mode="after")
     def _goes_together(self) -> "GenerateParams":

@@ -7,7 +7,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.execution import ChatMessage
-from gateway.nodes import calling
+from gateway.nodes.calling import CLOSING, OPENING
 from gateway.openai_api.fields import Fields, an_object, refused, shallow
 from gateway.openai_api.flow_as_model import FlowAsModel
 from gateway.structs import to_struct
@@ -22,8 +22,9 @@ EXTENSION: Final = "penstock"
 SESSION_HEADER: Final = "x-penstock-session"
 
 _NUMBERS: Final = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "min_p", "repetition_penalty")
-_WHOLE: Final = ("seed", "top_k", "min_tokens")
-SAMPLING_PARAMS: Final = frozenset({*_NUMBERS, *_WHOLE, "stop"})
+_WHOLE: Final = frozenset({"seed", "top_k", "min_tokens"})
+_NUMERIC: Final = _WHOLE.union(_NUMBERS)
+SAMPLING_PARAMS: Final = _NUMERIC | {"stop"}
 """min_p, repetition_penalty, top_k and min_tokens are not OpenAI's; other servers of its API take them under these names."""
 
 
@@ -112,11 +113,9 @@ def _split(messages: Sequence[ChatMessage], said: str) -> tuple[str, Sequence[Ch
 def read_sampling(fields: Fields, longest: str | None) -> dict[str, Any]:
     """The parameters of sampling that are given; the ranges are checked where the run begins."""
     found: dict[str, Any] = {}
-    for name in _NUMBERS:
-        if (value := fields.number(name)) is not None:
-            found[name] = value
-    for name in _WHOLE:
-        if (value := fields.whole(name)) is not None:
+    for name in fields.values.keys() & _NUMERIC:
+        value = fields.whole(name) if name in _WHOLE else fields.number(name)
+        if value is not None:
             found[name] = value
     if stop := fields.texts("stop"):
         found["stop"] = stop
@@ -127,6 +126,8 @@ def read_sampling(fields: Fields, longest: str | None) -> dict[str, Any]:
 
 def read_extension(fields: Fields) -> tuple[Mapping[str, Any], Mapping[str, Any], str]:
     """Inputs, overrides and the session of the extension field."""
+    if fields.values.get(EXTENSION) is None:
+        return {}, {}, ""
     given = fields.part(EXTENSION)
     given.check_names({"inputs", "overrides", "session"}, {})
     inputs, overrides = given.part("inputs").values, given.part("overrides").values
@@ -177,6 +178,9 @@ def json_text(value: Any, param: str) -> str:
 
 def read_tools(fields: Fields, function_of: Callable[[Fields], Fields]) -> tuple[tuple[Tool, ...], bool]:
     """The tools that may be called, and whether some must be. `function_of` is the part of a tool that has its name."""
+    if not fields.values.get("tools"):
+        fields.items("tools", TOOLS_MAX)
+        return (), False
     choice = fields.values.get("tool_choice")
     tools = tuple(
         _tool(each, fields.param(f"tools[{at}]"), function_of) for at, each in enumerate(fields.items("tools", TOOLS_MAX))
@@ -205,7 +209,7 @@ def called(name: str, arguments: str) -> str:
         read = orjson.loads(arguments or "{}")
     except orjson.JSONDecodeError as error:
         raise InvalidArgument(f"the arguments of the call of {name[:64]!r} are not JSON: {error}") from error
-    return calling.written(name, read)
+    return f"{OPENING}\n{orjson.dumps({'name': name, 'arguments': read}).decode()}\n{CLOSING}"
 
 
 def _must_call(asked: Asked, flow: FlowAsModel) -> Mapping[str, Any]:

@@ -57,6 +57,7 @@ CHANGING_NOTHING: Final[Mapping[str, Sequence[Any]]] = {
 }
 """Parameters that no flow can follow, with the values that ask for nothing."""
 
+_STREAM_OPTIONS: Final = frozenset({"include_usage", "include_obfuscation"})
 _DONE: Final = b"data: [DONE]\n\n"
 
 
@@ -98,7 +99,7 @@ def read(body: Any, headers: Mapping[str, str]) -> tuple[Asked, Manner]:
 
 def _manner(fields: Fields, *, in_session: bool) -> Manner:
     count, streams, options = fields.whole("n"), fields.flag("stream"), fields.part("stream_options")
-    options.check_names({"include_usage", "include_obfuscation"}, {})
+    options.check_names(_STREAM_OPTIONS, {})
     if count is not None and not 1 <= count <= CHOICES_MAX:
         raise refused("n", f"is from 1 to {CHOICES_MAX}; not {count}")
     if count not in {None, 1} and (streams or in_session):

@@ -99,6 +99,8 @@ class Fields:
     def part(self, name: str) -> "Fields":
         """An object's fields; none where it is left out."""
         value = self.values.get(name)
+        if value is None and not self._place:
+            return _NONE  # Nearly all that a body may have is left out.
         return Fields({} if value is None else an_object(value, self.param(name)), f"{self.param(name)}.")
 
     def check_names(self, known: Collection[str], changing_nothing: Mapping[str, Collection[Any]]) -> None:
@@ -111,3 +113,6 @@ class Fields:
                 raise refused(self.param(name[:64]), "is not a parameter of this API", advice=near)
             if value not in changing_nothing[name]:
                 raise refused(self.param(name), "would change the answer, and no flow can do it; leave it out")
+
+
+_NONE: Final = Fields({})

@@ -11,7 +11,6 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
@@ -21,40 +20,32 @@ from yarl import URL
 from gateway.backends import WebAnswer, WebRequest
 from gateway.web.addresses import is_public
 from gateway.web.hosts import PORTS, HostEntry
+from gateway.web.limits import WebLimits
+from gateway.web.secret_store import Secrets
 from penstock.deadline import remaining_s
 from penstock.errors import (
     BackendUnavailable,
-    FlowMisconfigured,
     InvalidArgument,
     MessageTooLarge,
     PenstockError,
     PermissionDenied,
 )
 
-SECRET_PREFIX: Final = "PENSTOCK_SECRET_"  # noqa: S105  # The beginning of names, no secret.
 _CONNECTIONS_MAX: Final = 64
 _CONNECTIONS_OF_HOST_MAX: Final = 16
 _FORBIDDEN_IN_HEADERS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _TEXT_ENCODINGS: Final = re.compile(r"utf-8|utf-16(-[bl]e)?|ascii|iso8859-\d+|cp\d+|koi8-[rtu]|(euc|shift|big5|gb).*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebLimits:
-    """`timeout_s` for a request with its answer, `answer_bytes_max` of the answer's body."""
-
-    timeout_s: float = 10.0
-    answer_bytes_max: int = 2**20
-
-
 class HttpWeb:
-    """The Web. Made by `open_web`."""
+    """The Web. Made by `open_client`."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, entries: tuple[HostEntry, ...], secrets: Mapping[str, str], limits: WebLimits
+        self, session: aiohttp.ClientSession, entries: tuple[HostEntry, ...], secrets: Secrets, limits: WebLimits
     ) -> None:
         self._session = session
         self._entries = entries
-        self._secrets = secrets
+        self.secret = secrets.get
         self._limits = limits
 
     async def send(self, request: WebRequest) -> WebAnswer:
@@ -75,12 +66,6 @@ class HttpWeb:
             raise _unavailable(url, f"cannot be reached: {error}") from error
         except ValueError as error:  # What aiohttp makes of an answer that is no HTTP, and of a host that is no name.
             raise _unavailable(url, f"cannot be talked to: {error}") from error
-
-    def secret(self, name: str) -> str:
-        found = self._secrets.get(name)
-        if not found:
-            raise FlowMisconfigured(f"there is no secret {name!r}: set {SECRET_PREFIX}{name}", metadata={"secret": name})
-        return found
 
     async def _exchange(self, request: WebRequest, url: URL) -> WebAnswer:
         # Compressed, a small answer could be a very large one.
@@ -124,14 +109,13 @@ class HttpWeb:
 
 
 @asynccontextmanager
-async def open_web(
+async def open_client(
     entries: tuple[HostEntry, ...],
-    environment: Mapping[str, str],
+    secrets: Secrets,
     limits: WebLimits,
     resolver: Callable[[], AbstractResolver] = aiohttp.ThreadedResolver,
 ) -> AsyncIterator[HttpWeb]:
-    """The Web. Secrets are the variables of `environment` whose names begin with SECRET_PREFIX."""
-    secrets = {name.removeprefix(SECRET_PREFIX): value for name, value in environment.items() if name.startswith(SECRET_PREFIX)}
+    """The Web, over connections of its own. `resolver` makes what looks names up."""
     connector = aiohttp.TCPConnector(
         resolver=CheckedResolver(resolver(), entries),
         use_dns_cache=False,

@@ -255,7 +255,33 @@ def _compile(route: Route, readers: Readers, renderers: Renderers) -> _Endpoint:
 
 
 async def _while_client_stays(exchange: Exchange, work: Awaitable[None]) -> None:
-    """Runs the coroutine `work`, and cancels it when the client leaves first.
+    """Awaits the coroutine `work`, and cancels it when the client leaves first: then it raises ClientLeft."""
+    task = asyncio.current_task()
+    if exchange.when_left is None or task is None:
+        await _watched(exchange, work)
+        return
+    left = False
+
+    def leave() -> None:
+        nonlocal left
+        left = True
+        task.cancel()
+
+    exchange.when_left.add(leave)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if left and task.cancelling() == 1:
+            raise ClientLeft from None
+        raise
+    finally:
+        exchange.when_left.discard(leave)
+        if left:
+            task.uncancel()
+
+
+async def _watched(exchange: Exchange, work: Awaitable[None]) -> None:
+    """The same where the server tells of a client's leaving in receive() alone.
 
     The work has a task of its own, so that a client's leaving and the server's own cancellation stay apart.
     """

@@ -6,7 +6,7 @@ is an UnsupportedRule when the routes are built, so that a service does not star
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
@@ -59,6 +59,10 @@ def read_routes(services: Sequence[str], pool: DescriptorPool | None = None) -> 
     return [route for rpc in methods for route in _method_routes(rpc)]
 
 
+FOUND_MAX: Final = 1024
+"""Paths whose routes are remembered: most requests are for few."""
+
+
 class RouteTable(Generic[Target]):
     """Finds where a request goes: a tree of path segments, in which a literal goes before `*`, and `*` before `**`.
 
@@ -68,15 +72,26 @@ class RouteTable(Generic[Target]):
     def __init__(self, targets: Iterable[tuple[Route, Target]]) -> None:
         self._root: _Node[Target] = _Node()
         self._verbs: set[str] = set()
+        self._found: dict[tuple[str, str], tuple[Target, tuple[str, ...]]] = {}
         for route, target in targets:
             self._root.add(route, target)
             self._verbs |= {route.template.verb} - {""}
 
-    def find(self, http_method: str, path: str) -> tuple[Target, list[str]]:
+    def find(self, http_method: str, path: str) -> tuple[Target, Sequence[str]]:
         """The target of a percent-encoded path and the path's segments, its verb taken off.
 
         Raises RouteNotFound, MethodNotAllowed (its metadata's "allow" is what the header of that name wants), MalformedRequest.
         """
+        known = self._found.get((http_method, path))
+        if known is not None:
+            return known
+        found = self._search(http_method, path)
+        if len(self._found) >= FOUND_MAX:
+            self._found.clear()
+        self._found[http_method, path] = found
+        return found
+
+    def _search(self, http_method: str, path: str) -> tuple[Target, tuple[str, ...]]:
         segments = path.split("/")[1:]
         last, colon, verb = segments[-1].rpartition(":") if segments else ("", "", "")
         if colon and verb in self._verbs:
@@ -87,7 +102,7 @@ class RouteTable(Generic[Target]):
         for leaf in self._root.walk(_decoded(segments), 0):
             by_method = leaf.get(verb, {})
             if http_method in by_method:
-                return by_method[http_method], segments
+                return by_method[http_method], tuple(segments)
             allowed.update(by_method)
         raise _method_not_allowed(http_method, path, allowed) if allowed else _route_not_found(http_method, path)
 

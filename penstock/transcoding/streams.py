@@ -85,6 +85,7 @@ class StreamAnswer:
         self._clock = asyncio.get_running_loop().time
         self._written_at = self._clock()
         self._last_event = ""
+        self._begun = False
 
     async def relay(self, messages: AsyncIterator[Message]) -> None:
         """Sends everything, the end included, and closes `messages` whatever happens.
@@ -135,12 +136,14 @@ class StreamAnswer:
         return data + b"\n" if self._lines else b"event: %s\ndata: %s\n\n" % (event.encode(), data)
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
-        async with self._writing:
-            if not self._exchange.started:
-                kind = JSON_LINES if self._lines else SSE
-                await self._exchange.start(200, ((b"content-type", kind.encode()), *_HEAD))
-            await self._exchange.write(data, more=more)
-            self._written_at = self._clock()
+        if not self._begun:
+            async with self._writing:
+                if not self._exchange.started:
+                    kind = JSON_LINES if self._lines else SSE
+                    await self._exchange.start(200, ((b"content-type", kind.encode()), *_HEAD))
+                self._begun = True
+        await self._exchange.write(data, more=more)
+        self._written_at = self._clock()
 
     async def _beat(self) -> None:
         """Writes a comment whenever nothing has been written for a while."""

@@ -11,7 +11,7 @@ from retrieval_svc.cluster.topology import parse_topology
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SERVICES = ("gateway", "retrieval", "generation")
-OVERLAYS = ("compose.tracing.yaml", "compose.gpu.yaml", "compose.postgres.yaml", "compose.two-slots.yaml")
+OVERLAYS = ("compose.tracing.yaml", "compose.gpu.yaml", "compose.postgres.yaml", "compose.redis.yaml", "compose.two-slots.yaml")
 
 
 def read(name: str) -> dict[str, Any]:
@@ -167,3 +167,18 @@ def test_images_are_those_of_kubernetes(services):
     for image in (services["gateway"]["image"], services["retrieval"]["image"], gpu["image"]):
         assert f"image: {image.partition(':')[0]}:" in bases
     assert f"image: {services['edge']['image']}\n" in (DEPLOY / "envoy" / "edge.yaml").read_text()
+
+
+def test_conversations_are_kept_in_the_redis_that_there_is_and_survive_its_restart():
+    over = read("compose.redis.yaml")["services"]
+    host, _, port = (
+        over["gateway"]["environment"]["PENSTOCK_GATEWAY_SESSIONS_URL"]
+        .removeprefix("redis://")
+        .partition("/")[0]
+        .partition(":")
+    )
+    assert (host in over, port) == (True, "6379")
+    command = over["redis"]["command"]
+    assert command[command.index("--appendonly") + 1] == "yes"
+    assert "redis-data:/data" in over["redis"]["volumes"]
+    assert command[command.index("--maxmemory-policy") + 1].startswith("volatile-")

@@ -53,6 +53,7 @@ class Generation(generation_pb2_grpc.GenerationServiceServicer):
     def __init__(self) -> None:
         self.requests: list[Any] = []
         self.words: tuple[str, ...] = ("Den", "ver")
+        self.whole_ends_by = "FINISH_REASON_LENGTH"
         self.time_remaining = 0.0
         self.before: Callable[[int], Awaitable[object]] | None = None
         self.closed = asyncio.Event()
@@ -60,7 +61,7 @@ class Generation(generation_pb2_grpc.GenerationServiceServicer):
     async def Generate(self, request: Any, context: Any) -> generation_pb2.GenerateResponse:
         texts = [message.delta.text async for message in self.StreamGenerate(request, context)]
         usage = generation_pb2.Usage(input_tokens=5, output_tokens=2)
-        return generation_pb2.GenerateResponse(text="".join(texts), usage=usage, finish_reason="FINISH_REASON_LENGTH")
+        return generation_pb2.GenerateResponse(text="".join(texts), usage=usage, finish_reason=self.whole_ends_by)
 
     async def StreamGenerate(self, request: Any, context: Any) -> AsyncIterator[generation_pb2.StreamGenerateResponse]:
         self.requests.append(request)

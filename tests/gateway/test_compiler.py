@@ -14,6 +14,7 @@ from opentelemetry.trace import StatusCode
 
 from gateway.compiler import RunLimits
 from gateway.execution import NodeStarted, RunResult, SourcesFound, Token
+from gateway.runnable import FlowRunnable
 from penstock import semconv
 from penstock.errors import (
     BackendUnavailable,
@@ -184,7 +185,7 @@ async def test_inputs_of_every_type_have_defaults_and_reach_the_prompt(world: Wo
 
 
 async def test_a_compiled_flow_is_a_runnable_and_composes(world: World) -> None:
-    compiled = world.compile(CHAT)
+    compiled = FlowRunnable(world.compile(CHAT))
     assert isinstance(compiled, Runnable)
     chain = RunnableLambda(lambda text: {"question": text}) | compiled | RunnableLambda(lambda out: out["answer"].upper())
     assert await chain.ainvoke("Where?") == "IT WAS DENVER."
@@ -194,7 +195,7 @@ async def test_its_batches_run_at_the_same_time(world: World) -> None:
     all_three = asyncio.Barrier(3)
     world.generator.before = lambda _: all_three.wait()
     async with asyncio.timeout(5):
-        answers = await world.compile(CHAT).abatch([{"question": "a"}, {"question": "b"}, {"question": "c"}])
+        answers = await FlowRunnable(world.compile(CHAT)).abatch([{"question": "a"}, {"question": "b"}, {"question": "c"}])
     assert answers == [{"answer": "It was Denver."}] * 3
 
 
@@ -204,7 +205,7 @@ async def test_the_chunks_of_its_stream_add_up_to_the_outputs(world: World) -> N
         node("a", "output"), node("b", "output"),
         edges=["q > m", "m > a", "m > loud", "loud > b"],
     )  # fmt: skip
-    chunks = [chunk async for chunk in world.compile(flow).astream({"q": "x"})]
+    chunks = [chunk async for chunk in FlowRunnable(world.compile(flow)).astream({"q": "x"})]
     assert chunks == [{"a": "It "}, {"a": "was "}, {"a": "Denver."}, {"b": "IT WAS DENVER."}]
     total = chunks[0]
     for chunk in chunks[1:]:
@@ -213,7 +214,7 @@ async def test_the_chunks_of_its_stream_add_up_to_the_outputs(world: World) -> N
 
 
 async def test_a_chain_streams_through_it(world: World) -> None:
-    chain = world.compile(CHAT) | RunnableLambda(lambda out: out["answer"])
+    chain = FlowRunnable(world.compile(CHAT)) | RunnableLambda(lambda out: out["answer"])
     assert [chunk async for chunk in chain.astream({"question": "x"})] == ["It was Denver."]
 
 
@@ -232,19 +233,19 @@ async def test_its_callbacks_are_called_and_see_its_errors(world: World) -> None
             self.seen.append(type(error).__name__)
 
     recorder = Recorder()
-    await world.compile(CHAT).ainvoke({"question": "x"}, {"callbacks": [recorder]})
+    await FlowRunnable(world.compile(CHAT)).ainvoke({"question": "x"}, {"callbacks": [recorder]})
     with pytest.raises(EmptyText):
-        await world.compile(CHAT).ainvoke({"question": ""}, {"callbacks": [recorder]})
+        await FlowRunnable(world.compile(CHAT)).ainvoke({"question": ""}, {"callbacks": [recorder]})
     assert recorder.seen == ["start", "end", "start", "EmptyText"]
 
 
 def test_it_can_be_invoked_where_no_loop_runs(world: World) -> None:
-    assert world.compile(ECHO).invoke({"text": "hi"}) == {"answer": "HI"}
+    assert FlowRunnable(world.compile(ECHO)).invoke({"text": "hi"}) == {"answer": "HI"}
 
 
 async def test_it_refuses_to_block_a_running_loop(world: World) -> None:
     with pytest.raises(FailedPrecondition, match="ainvoke"):
-        world.compile(ECHO).invoke({"text": "hi"})
+        FlowRunnable(world.compile(ECHO)).invoke({"text": "hi"})
 
 
 # Spans

@@ -4,7 +4,7 @@ from typing import Final
 
 from gateway.langflow.place import Rule
 from gateway.langflow.rules.agents import agent
-from gateway.langflow.rules.control import batch_run, conditional_router, run_flow
+from gateway.langflow.rules.control import batch_run, conditional_router, run_flow, smart_router
 from gateway.langflow.rules.ends import chat_input, chat_output, file, text_input, text_output, webhook
 from gateway.langflow.rules.history import memory, store_message
 from gateway.langflow.rules.models import model
@@ -75,6 +75,7 @@ RULES: Final[dict[str, Rule]] = {
     "Notify": notify,
     "Listen": listen,
     "ConditionalRouter": conditional_router,
+    "SmartRouter": smart_router,
     "BatchRun": batch_run,
     "RunFlow": run_flow,
     "SubFlow": run_flow,

@@ -17,6 +17,7 @@ ROUNDS_MAX: Final = 64
 TAKEN: Final = frozenset({"model", "max_tokens", "temperature", "top_p", "top_k", "seed"})
 """Of a model's parameters those that our agent has too."""
 
+MODELS: Final = ("agent_llm", "model", "llm")
 DATE, MODEL_NAME, CONTEXT = "{current_date}", "{model_name}", "{optional_user_context}"
 BUILT_IN: Final = {"add_current_date_tool": "current date", "add_calculator_tool": "calculator"}
 
@@ -46,13 +47,8 @@ def dated(place: Place, port: str) -> str:
     return computed(place, expression, PortType.TEXT, {"text": port, "today": today}, part="system")
 
 
-def _asking(place: Place) -> Component:
-    found = (place.model(name) for name in ("agent_llm", "model", "llm"))
-    return next((each for each in found if each is not None), place.component)
-
-
 def _without_tools(place: Place) -> None:
-    model = _asking(place)
+    model = place.model(*MODELS)
     params, inputs = asked(place, model), {"prompt": prompt(place)}
     _instructions(place, params, inputs)
     _with_history(place, params)
@@ -61,7 +57,7 @@ def _without_tools(place: Place) -> None:
     if not place.wants("response", "text"):
         return
     node = place.add("generate", params, inputs)
-    tuned(place, model, node)
+    tuned(model, node)
     _tuned_agent(place, node, has_system="system" not in inputs)
     place.gives("response", Carried(port=f"{node}.text", type=PortType.TEXT))
     place.everything = Carried(port=f"{node}.text", type=PortType.TEXT)
@@ -104,19 +100,22 @@ def _structured(place: Place, params: dict[str, Any], inputs: dict[str, str]) ->
     has_schema = bool(place.component.fields["output_schema"].value) if place.has("output_schema") else False
     if has_schema:
         form = {"json_schema": several(object_schema(place))}
-    asking = {**params, "caller_sampling": False, "structured_output": form}
+    asking, around = {**params, "caller_sampling": False, "partial_json": True, "structured_output": form}, dict(inputs)
     if "system" in inputs:
-        place.note("format_instructions stand in for nothing: system_prompt is connected")
+        template = "{system}\n\n" + instructions.replace("{", "{{").replace("}", "}}")
+        node = place.add("prompt", {"template": template}, {"system": inputs["system"]}, part="instructions")
+        around["system"] = f"{node}.text"
     else:
         asking["system"] = "\n\n".join(text for text in (params.get("system", ""), instructions) if text)
-    node = place.add("generate", asking, inputs, part="structured" if place.wants("response") else "")
+    node = place.add("generate", asking, around, part="structured" if place.wants("response") else "")
+    tuned(place.model(*MODELS), node)
     give_objects(place, f"{node}.json", one=not has_schema, wrapped=False)
-    if has_schema and place.everything is not None:
+    if place.everything is not None:
         place.gives("structured_response", place.everything)
 
 
 def _with_tools(place: Place, tools: list[Component]) -> None:
-    model = _asking(place)
+    model = place.model(*MODELS)
     sampling, inputs = asked(place, model), {"prompt": prompt(place)}
     params = {name: value for name, value in sampling.items() if name in TAKEN}
     _instructions(place, params, inputs)
@@ -125,7 +124,7 @@ def _with_tools(place: Place, tools: list[Component]) -> None:
     rounds = place.component.number("max_iterations")
     params["max_rounds"] = min(max(int(rounds or 15), 1), ROUNDS_MAX)
     node = place.add("agent", params, inputs)
-    tuned(place, model, node, TAKEN)
+    tuned(model, node, TAKEN)
     _tuned_agent(place, node, has_system="system" not in inputs)
     if place.has("max_iterations"):
         place.tunes("max_iterations", f"{node}.max_rounds")

@@ -7,11 +7,12 @@ from gateway.langflow.carried import Carried
 from gateway.langflow.draft import Draft
 from gateway.langflow.naming import slug
 from gateway.langflow.place import Place
-from gateway.langflow.rendering import as_text, computed
+from gateway.langflow.rendering import as_text, computed, quoted
 from gateway.langflow.rules.models import asked, prompt, system
 from gateway.values import PortType
 
-TRUE, FALSE = "true_result", "false_result"
+TRUE, FALSE, OTHERWISE = "true_result", "false_result", "default_result"
+ROUTES_MAX: Final = 30
 _NUMBER: Final = r"r'^\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*$'"
 _TEXTUAL: Final = {
     "equals": "text == match",
@@ -30,17 +31,63 @@ def conditional_router(place: Place) -> None:
     condition = _condition(place, place.written("operator", "equals"), text)
     if condition is None:
         return
+    expression, compared = condition
     for output, fields in ((TRUE, ("true_case_message", "message")), (FALSE, ("false_case_message", "message"))):
         if place.wants(output):
             field = next((name for name in fields if place.connected(name) or place.written(name)), "")
             sent = prompt(place, field) if field else text
-            place.gives(output, Carried(port=_branch(place, output, sent, *condition), type=PortType.TEXT))
+            when = expression if output == TRUE else f"!({expression})"
+            place.gives(output, Carried(port=_branch(place, output, sent, when, compared), type=PortType.TEXT))
 
 
-def _branch(place: Place, output: str, sent: str, expression: str, compared: Mapping[str, str]) -> str:
-    when = expression if output == TRUE else f"!({expression})"
+def smart_router(place: Place) -> None:
+    """A text sent the way of the category that a model finds it to be of."""
+    routes = _routes(place)
+    names = [str(route["route_category"]) for route in routes]
+    text = prompt(place, "input_text")
+    category = _category(place, routes, names, text)
+    for number, route in enumerate(routes, start=1):
+        output, own = f"category_{number}_result", route.get("output_value")
+        if place.wants(output):
+            sent = place.constant(output, own) if isinstance(own, str) and own.strip() else text
+            if place.connected("message") or place.written("message"):
+                sent = prompt(place, "message")
+            port = _branch(place, output, sent, f"category == {quoted(names[number - 1])}", {"category": category})
+            place.gives(output, Carried(port=port, type=PortType.TEXT))
+    if place.wants(OTHERWISE):
+        none = f"!(category in [{', '.join(map(quoted, names))}])"
+        port = _branch(place, OTHERWISE, text, none, {"category": category})
+        place.gives(OTHERWISE, Carried(port=port, type=PortType.TEXT))
+
+
+def _routes(place: Place) -> list[dict[str, Any]]:
+    found = place.component.fields.get("routes")
+    rows = found.value if found is not None and isinstance(found.value, list) else []
+    routes = [
+        row for row in rows if isinstance(row, dict) and isinstance(row.get("route_category"), str) and row["route_category"]
+    ]
+    if not 1 <= len(routes) <= ROUTES_MAX or len(routes) < len(rows):
+        hint = f"1 to {ROUTES_MAX} rows, each with a name"
+        place.refuse(f"its table has {len(rows)} routes, {len(routes)} of them with a name", field="routes", instead=hint)
+    return routes[:ROUTES_MAX]
+
+
+def _category(place: Place, routes: list[dict[str, Any]], names: list[str], text: str) -> str:
+    """A port that gives the name of the category that a model finds, or NONE."""
+    listed = "\n".join(f"- {name}: {route.get('route_description') or name}" for name, route in zip(names, routes, strict=True))
+    asking = f"Which of these categories is the text of? If it is of none, say NONE.\n\n{listed}"
+    more = place.written("custom_prompt")
+    instructions = "\n\n".join(part for part in (asking, more) if part)
+    params = asked(place, place.model("llm", "model")) | {"system": instructions, "caller_sampling": False}
+    params["structured_output"] = {"choice": [*dict.fromkeys(names), "NONE"]}
+    node = place.add("generate", params, {"prompt": text}, part="category")
+    place.note(f"our model {place.options.model!r} says which category a text is of")
+    return f"{node}.text"
+
+
+def _branch(place: Place, output: str, sent: str, when: str, compared: Mapping[str, str]) -> str:
     params = {"type": "text", "cases": [{"name": output, "when": when}], "otherwise": "otherwise"}
-    node = place.add("switch", params, {"value": sent, **compared}, part="" if output == TRUE else "otherwise")
+    node = place.add("switch", params, {"value": sent, **compared}, part=output)
     return f"{node}.{output}"
 
 
@@ -77,8 +124,8 @@ def batch_run(place: Place) -> None:
     if rows is None:
         place.refuse("nothing is connected to it", field="df", instead="connect the rows that it is to run over")
         return
-    items, shape = _texts_of(place, rows, column), place.model("model")
-    params = asked(place, shape or place.component)
+    items = _texts_of(place, rows, column)
+    params = asked(place, place.model("model"))
     inputs: dict[str, str] = {}
     system(place, "system_message", params, inputs)
     params["caller_sampling"] = False

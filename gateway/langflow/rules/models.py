@@ -29,16 +29,16 @@ _LEFT_OUT: Final = frozenset({"top_p", "top_k", "max_tokens"})
 def model(place: Place) -> None:
     """A model's answer to a prompt, and the model as such for whatever component asks it itself."""
     for output in MODELS:
-        place.gives(output, Model(component=place.component))
+        place.gives(output, place.model())
     if not place.wants(*TEXTS):
         place.note("asked by the components that it is connected to, with its own sampling")
         return
-    params, inputs = asked(place, place.component), {"prompt": prompt(place)}
+    params, inputs = asked(place, place.model()), {"prompt": prompt(place)}
     system(place, "system_message", params, inputs)
     if place.component.flag("json_mode"):
         params["structured_output"] = {"json_object": True}
     node = place.add("generate", params, inputs)
-    tuned(place, place.component, node)
+    tuned(place.model(), node)
     if "system" in params or "system" not in inputs:
         place.tunes("system_message", f"{node}.system")
     place.note(f"answered by our model {place.options.model!r}")
@@ -62,34 +62,33 @@ def system(place: Place, name: str, params: dict[str, Any], inputs: dict[str, st
         params["system"] = place.written(name)
 
 
-def asked(place: Place, component: Component) -> dict[str, Any]:
+def asked(place: Place, model: Model) -> dict[str, Any]:
     """The parameters of a generate node that asks in a model component's place."""
     params: dict[str, Any] = {"model": place.options.model}
     if not place.answers:  # What a caller says of sampling is of the answer that it gets.
         params["caller_sampling"] = False
     for name, (fields, least, most) in _NUMBERS.items():
-        value = _first(component, fields)
+        value = _first(model.component, fields)
         if value is None or (value == 0 and name in _LEFT_OUT):
             continue
         if not least <= value <= most:
-            place.refuse(f"{name} is {value:g}; our models take {least:g} to {most:g}", field=name)
+            message = f"{name} is {value:g}; our models take {least:g} to {most:g}"
+            place.faults.add(message, node_id=model.component.id, field=name)
         else:
             params[name] = value
     for name, fields in _COUNTS.items():
-        value = _first(component, fields)
+        value = _first(model.component, fields)
         if value is not None and 0 <= value <= 1_000_000 and not (value == 0 and name in _LEFT_OUT):
             params[name] = int(value)
     return params
 
 
-def tuned(place: Place, component: Component, node: str, taken: frozenset[str] | None = None) -> None:
+def tuned(model: Model, node: str, taken: frozenset[str] | None = None) -> None:
     """The fields of a model that callers may set; `taken`, where the node has not all of its parameters."""
-    if component is not place.component:
-        return
     for name, fields in ({key: value[0] for key, value in _NUMBERS.items()} | _COUNTS).items():
         for each in fields:
-            if place.has(each) and (taken is None or name in taken):
-                place.tunes(each, f"{node}.{name}")
+            if each in model.component.fields and (taken is None or name in taken):
+                model.fields.setdefault(each, f"{node}.{name}")
 
 
 def _first(component: Component, fields: tuple[str, ...]) -> float | None:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from gateway.langflow.carried import Carried
 from gateway.langflow.place import Place
-from gateway.langflow.rules.models import asked, prompt, system
+from gateway.langflow.rules.models import asked, prompt, system, tuned
 from gateway.values import PortType
 
 FIELDS_MAX: Final = 64
@@ -28,13 +28,19 @@ ONE_OR_MORE: Final = 'size(objects) == 1 ? objects[0] : {"results": objects}'
 def structured_output(place: Place) -> None:
     """A model's answer in the form of the component's table."""
     schema = object_schema(place)
-    asking = next((found for found in (place.model("llm"), place.model("model")) if found is not None), place.component)
+    asking = place.model("llm", "model")
     one = place.has("multiple") and not place.component.flag("multiple")
     wanted = schema if one else several(schema)
-    params: dict[str, Any] = {**asked(place, asking), "caller_sampling": False, "structured_output": {"json_schema": wanted}}
+    params: dict[str, Any] = {
+        **asked(place, asking),
+        "caller_sampling": False,
+        "partial_json": True,
+        "structured_output": {"json_schema": wanted},
+    }
     inputs = {"prompt": prompt(place)}
     system(place, "system_prompt", params, inputs)
     node = place.add("generate", params, inputs)
+    tuned(asking, node)
     place.tunes("system_prompt", f"{node}.system")
     give_objects(place, f"{node}.json", one=one, wrapped=place.component.flag("multiple"))
 
@@ -46,11 +52,13 @@ def give_objects(place: Place, port: str, *, one: bool, wrapped: bool) -> None:
         place.gives_all(value)
         return
     if place.wants(*ROWS):
-        listed = place.add("transform", {"operation": "get", "path": ["objects"]}, {"value": port}, part="rows")
+        listed = place.add("transform", {"operation": "get", "path": ["objects"], "default": []}, {"value": port}, part="rows")
         for output in ROWS:
             place.gives(output, Carried(port=f"{listed}.result", type=PortType.JSON, shape="rows"))
     if place.wants(*OBJECTS, "structured_response"):
-        listed = place.add("transform", {"operation": "get", "path": ["objects"]}, {"value": port}, part="objects")
+        listed = place.add(
+            "transform", {"operation": "get", "path": ["objects"], "default": []}, {"value": port}, part="objects"
+        )
         expression = '{"results": objects}' if wrapped else ONE_OR_MORE
         params = {"operation": "expression", "expression": expression, "type": "json"}
         made = place.add("transform", params, {"objects": f"{listed}.result"}, part="object")

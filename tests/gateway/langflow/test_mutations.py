@@ -58,7 +58,7 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
         elif change == "hostile":
             parent[last] = draw(HOSTILE)
         else:
-            parent[last] = copy.deepcopy(export["data"].get("edges"))
+            parent[last] = copy.deepcopy(REAL[which]["data"]["edges"])
     return export
 
 

@@ -137,6 +137,19 @@ def test_all_that_is_wrong_is_told_at_once_with_what_could_stand_there() -> None
     assert "'Mystery'" in said["Mystery-x"].message
 
 
+def test_what_comes_after_a_fault_is_not_told_too() -> None:
+    export = written(
+        component("ArXivComponent-x"), component("LoopComponent-l"), component("parser-p", pattern="{title}"),
+        component("Prompt-q", template="{a.b}"), component("parser-o", pattern="{title}"), component("ChatOutput-z"),
+        links=[
+            "ArXivComponent-x.papers > LoopComponent-l.data", "LoopComponent-l.item > parser-p.input_data",
+            "parser-p.parsed_text > LoopComponent-l.*item", "LoopComponent-l.done > parser-o.input_data",
+            "parser-o.parsed_text > Prompt-q.x", "Prompt-q.prompt > ChatOutput-z.input_value",
+        ],
+    )  # fmt: skip
+    assert set(told(export)) == {("ArXivComponent-x", "type"), ("Prompt-q", "template")}
+
+
 @pytest.mark.parametrize("tool", ["URLComponent", "UnifiedWebSearch", "Agent", "File"])
 def test_an_agent_is_given_no_tool_that_has_no_counterpart(tool: str) -> None:
     export = written(

@@ -121,6 +121,35 @@ async def test_a_structured_answer_of_an_agent_fills_a_parser() -> None:
     assert world.generator.requests[0].system == "Extract.\n\nAs JSON."
 
 
+async def test_instructions_that_are_connected_keep_those_of_the_form() -> None:
+    agent = component("Agent-m", output_schema=[{"name": "x", "type": "int"}], format_instructions='As {"x": 1}.')
+    links = [
+        "ChatInput-a.message > Agent-m.input_value",
+        "ChatInput-a.message > Agent-m.system_prompt",
+        "Agent-m.structured_response > ChatOutput-z.input_value",
+    ]
+    world = World()
+    world.generator.script = ['{"objects": [{"x": 1}, {"x": 2}]}']
+    assert await run(world, between(agent, links=links)) == {"message": '{"results":[{"x":1},{"x":2}]}'}
+    assert world.generator.requests[0].system == 'Hello\n\nAs {"x": 1}.'
+
+
+def test_a_model_that_another_component_asks_is_set_where_it_is_asked() -> None:
+    links = [
+        "ChatInput-a.message > StructuredOutput-s.input_value",
+        "OpenAIModel-m.model_output > StructuredOutput-s.llm",
+        "StructuredOutput-s.structured_output > ChatOutput-z.input_value",
+    ]
+    schema = [{"name": "x", "type": "int"}]
+    export = between(
+        component("OpenAIModel-m", temperature=0.3), component("StructuredOutput-s", output_schema=schema), links=links
+    )
+    made = imported(export)
+    assert nodes_of(made, "generate")[0]["temperature"] == 0.3
+    model = next(each for each in made.document["origin"]["components"] if each["id"] == "OpenAIModel-m")
+    assert model["fields"] == {"temperature": "StructuredOutput-s.temperature"}
+
+
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
@@ -212,6 +241,29 @@ async def test_a_router_compares_numbers_and_sends_its_own_messages() -> None:
     assert await run(World(), export, {"input_value": " 12.5"}) == {"ChatOutput-y": "many"}
     assert await run(World(), export, {"input_value": "3"}) == {"ChatOutput-n": "few"}
     assert await run(World(), export, {"input_value": "none"}) == {"ChatOutput-n": "few"}
+
+
+@pytest.mark.parametrize(("category", "expected"), [("Praise", "Thanks!"), ("Blame", "Hello"), ("NONE", "else Hello")])
+async def test_a_model_chooses_the_way_of_a_text(category: str, expected: str) -> None:
+    routes = [
+        {"route_category": "Praise", "route_description": "Kind words.", "output_value": "Thanks!"},
+        {"route_category": "Blame", "route_description": "", "output_value": ""},
+    ]
+    links = [
+        "ChatInput-a.message > SmartRouter-r.input_text",
+        "SmartRouter-r.category_1_result > ChatOutput-z.input_value",
+        "SmartRouter-r.category_2_result > ChatOutput-z.input_value",
+        "SmartRouter-r.default_result > Prompt-e.it",
+        "Prompt-e.prompt > ChatOutput-z.input_value",
+    ]
+    world = World()
+    world.generator.script = [category]
+    export = between(component("SmartRouter-r", routes=routes), component("Prompt-e", template="else {it}"), links=links)
+    assert await run(world, export) == {"message": expected}
+    (request,) = world.generator.requests
+    assert request.form is not None
+    assert request.form.value == ("Praise", "Blame", "NONE")
+    assert "- Praise: Kind words." in request.system
 
 
 def test_a_circle_is_told_with_what_stands_for_it_here() -> None:

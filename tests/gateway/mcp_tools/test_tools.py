@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
@@ -211,3 +213,50 @@ async def test_keys_hold_for_tools(tmp_path: Path) -> None:
 def test_a_gateway_that_nobody_asks_for_tools_imports_no_mcp() -> None:
     code = "import sys, gateway.__main__; sys.exit(any(name.split('.')[0] in {'mcp', 'starlette'} for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+METHODS = (
+    "tools/call",
+    "tools/list",
+    "initialize",
+    "ping",
+    "server/discover",
+    "resources/list",
+    "notifications/cancelled",
+    "x",
+)
+
+
+@pytest.mark.slow
+async def test_requests_that_nobody_would_write_are_answered_or_refused(stack: Stack) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def post(body: Any, version: str | None) -> tuple[int, str]:
+        headers = {**ACCEPTS, "content-type": "application/json", **({"mcp-protocol-version": version} if version else {})}
+        async with asyncio.timeout(10):
+            async with stack.http.post(f"{stack.url}/mcp", data=json.dumps(body).encode(), headers=headers) as response:
+                return response.status, await response.text()
+
+    @hypothesis.settings(max_examples=80, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck))
+    @hypothesis.given(
+        st.fixed_dictionaries(
+            {"jsonrpc": st.just("2.0"), "method": st.sampled_from(METHODS)},
+            optional={
+                "id": st.integers() | st.text(max_size=5) | ANYTHING,
+                "params": st.fixed_dictionaries({"name": st.sampled_from(["rag", "echo", "none"]), "arguments": ANYTHING})
+                | ANYTHING,
+            },
+        )
+        | ANYTHING,
+        st.sampled_from([None, "2025-06-18", "2026-07-28", "yesterday"]),
+    )
+    def posted(body: Any, version: str | None) -> None:
+        status, text = asyncio.run_coroutine_threadsafe(post(body, version), loop).result(20)
+        assert status < 500, (status, text)
+
+    await asyncio.to_thread(posted)

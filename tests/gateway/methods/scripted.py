@@ -1,8 +1,9 @@
 """The example flows of methods over a model, a search and a database that do what a test says, and one record of every call."""
 
+import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,9 @@ class Said:
 
 
 Says = str | Said
-Rules = Mapping[str, Says | Sequence[Says]]
-"""An answer, or one after the other, by a text that occurs in what the model is given. The first rule that fits is taken."""
+Rules = Mapping[str, Says | Sequence[Says] | Callable[[str], Says]]
+"""An answer, several one after the other, or a function of the prompt, by a text that occurs in what the model is given. The
+first rule that fits is taken."""
 
 
 def passage(name: str, score: float = 0.5, text: str = "", **metadata: Any) -> Document:
@@ -55,13 +57,14 @@ class ScriptedModel:
 
     def __init__(self, rules: Rules, calls: list[tuple[str, str]]) -> None:
         self.requests: list[GenerateRequest] = []
-        self._rules = {when: [says] if isinstance(says, str | Said) else list(says) for when, says in rules.items()}
+        self._rules = {when: list(says) if isinstance(says, list | tuple) else says for when, says in rules.items()}
         self._calls = calls
 
     async def generate(self, request: GenerateRequest) -> Answer:
         self.requests.append(request)
         self._calls.append(("model", request.prompt))
-        said = self._answer(f"{request.system}\n{request.prompt}")
+        await asyncio.sleep(0)  # So that what runs at once does.
+        said = self._answer(request)
         text, matched = _stopped(said.text, request)
         tokens = _tokens_of(text, said.tokens) if request.logprobs else ()
         reason = "stop" if matched else said.reason
@@ -73,13 +76,22 @@ class ScriptedModel:
         yield Delta(text=answer.text, logprobs=answer.logprobs)
         yield answer.finish
 
-    def _answer(self, given: str) -> Said:
-        for when, answers in self._rules.items():
+    def _answer(self, request: GenerateRequest) -> Said:
+        given = f"{request.system}\n{request.prompt}"
+        for when, says in self._rules.items():
             if when in given:
-                said = answers.pop(0) if len(answers) > 1 else answers[0]
+                said = _next(says, request.prompt)
                 return Said(text=said) if isinstance(said, str) else said
         message = f"no rule says what to answer to: {given}"
         raise AssertionError(message)
+
+
+def _next(says: Any, prompt: str) -> Says:
+    """What a rule says this time: the last of several stays."""
+    if isinstance(says, list):
+        said: Says = says.pop(0) if len(says) > 1 else says[0]
+        return said
+    return says(prompt) if callable(says) else says
 
 
 def _stopped(text: str, request: GenerateRequest) -> tuple[str, str]:
@@ -112,6 +124,7 @@ class ScriptedSearch(FakeRetriever):
     async def search(self, request: SearchRequest) -> tuple[Document, ...]:
         self._calls.append(("search", request.text or ""))
         self.searches.append(request)
+        await asyncio.sleep(0)
         fits = (key for key in self._found if key and (key == request.collection or key in (request.text or "")))
         return tuple(self._found[next(fits, "")])[: request.top_k]
 
@@ -164,8 +177,9 @@ class Scripted(World):
 
     async def run(self, method: str, call: Call = NOTHING_SAID, /, **inputs: Any) -> RunResult:
         """Runs a method; what it counted is what was called."""
-        result = await self.compile(written(method)).run(inputs or {"question": "Who?"}, name=method, call=call)
-        made = [what for what, _ in self.calls]
+        before = len(self.calls)
+        result = await self.compile(written(method)).run(inputs, name=method, call=call)
+        made = [what for what, _ in self.calls[before:]]
         assert result.spent.model_calls == made.count("model") + made.count("rerank")
         assert result.spent.retrievals == made.count("search")
         return result

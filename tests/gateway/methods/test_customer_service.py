@@ -1,9 +1,15 @@
 """The customer-service bot: intent, order, prompt, answer."""
 
+import dataclasses
+import sqlite3
+from pathlib import Path
+
 import pytest
 
+from gateway.databases.connections import open_databases
+from gateway.databases.reading import ReadingLimits
 from gateway.execution import Call, ChatMessage
-from tests.gateway.methods.scripted import Scripted, passage
+from tests.gateway.methods.scripted import FOLDER, Scripted, passage
 
 ORDER = {"number": "10023", "customer": "ada", "status": "shipped", "carrier": "DHL", "arrives_on": "2026-12-01"}
 OTHERS = {"number": "10024", "customer": "bob", "status": "open", "carrier": None, "arrives_on": None}
@@ -91,3 +97,19 @@ async def test_a_conversation_is_remembered_and_read() -> None:
     await world.run("customer-service", call, message="And 10024?", customer="ada")
     assert [turn.content for turn in world.model.requests[2].messages] == ["Where is 10023?", "It is on its way."]
     assert [turn.content for turn in world.model.requests[3].messages] == ["Where is 10023?", "It is on its way."]
+
+
+async def test_the_query_reads_the_database_of_the_example(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    with sqlite3.connect(path) as database:
+        database.executescript((FOLDER / "data/shop-orders.sql").read_text(encoding="utf-8"))
+    database.close()
+    world = Scripted({INTENT: "order", REPLY: "It is on its way."})
+    async with open_databases(f'{{"shop": "sqlite+aiosqlite:///{path}"}}', ReadingLimits()) as databases:
+        world.compiler = dataclasses.replace(
+            world.compiler, backends=dataclasses.replace(world.compiler.backends, databases=databases)
+        )
+        mine = await world.run("customer-service", message="Where is my order 10023?", customer="ada")
+        others = await world.run("customer-service", message="Where is my order 10031?", customer="ada")
+    row = {"number": "10023", "status": "shipped", "carrier": "DHL", "arrives_on": "2026-12-01"}
+    assert (mine.outputs["order"], others.outputs["order"]) == ([row], [])

@@ -141,13 +141,11 @@ ALONE = "based on your own knowledge"
 
 def sure(candidates: str, valid: dict[str, str], better: dict[tuple[str, str], str]) -> Scripted:
     """A model that proposes candidates, writes of each "Sum X." and judges as it is told."""
-    names = [name for name in valid if name]
     return Scripted(
         {
-            **{f"Prediction: {name}\nPassage:\n": "x" for name in ()},
             **{f"Prediction: {name}\nPassage: Sum": says for name, says in valid.items()},
             **{BETTER.format(f"Sum {one}.", f"Sum {other}."): says for (one, other), says in better.items()},
-            **{f"Prediction: {name}\nPassage:": f" Sum {name}. [DONE] trailing" for name in names},
+            **{f"Prediction: {name}\nPassage:": f" Sum {name}. [DONE] trailing" for name in valid},
             CANDIDATES: candidates,
             ALONE: "Plain.",
         }
@@ -251,6 +249,14 @@ async def test_self_rag_answers_from_each_passage_and_takes_the_answer_with_the_
     assert result.outputs["wish"] == pytest.approx(0.21)
     # The mean probability of a token 0.5, and: 0.5 + (0.5 + 0.15) + 0.5 * 0.5; 0.9 + (0.9 + 0.025) + 0.
     assert result.outputs["scores"] == pytest.approx([0.5 + 0.5 + 0.65 + 0.25, 0.5 + 0.9 + 0.925])
+
+
+async def test_self_rag_answers_once_from_each_of_five_passages_and_no_more() -> None:
+    found = [passage(f"p{number}") for number in range(9)]
+    world = Scripted({"<paragraph>": critique("Ada", 0.9, 0.9, 0.05, 0.5), "### Response:": decision(1 - 1e-9)}, {"": found})
+    result = await world.run("self-rag", question="Who?")
+    assert world.order == "model search" + " model" * 5
+    assert (result.spent.model_calls, len(result.outputs["scores"])) == (6, 5)
 
 
 async def test_self_rag_that_wants_no_passages_does_not_search() -> None:

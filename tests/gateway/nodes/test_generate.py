@@ -8,6 +8,7 @@ import pytest
 from gateway.backends import Alternative, Answer, Delta, Finish, Form, LogprobOptions, Sampling, TokenLogprob
 from gateway.execution import Call, ChatMessage, RunResult, Token
 from gateway.nodes.generate import caller_sampling
+from gateway.runnable import FlowRunnable
 from gateway.validation import examine
 from penstock.errors import BackendUnavailable, FailedPrecondition, InvalidArgument, PermissionDenied
 from tests.gateway.fakes import FINISH, World, document, node
@@ -87,6 +88,33 @@ async def test_an_answer_that_is_not_the_json_asked_for_ends_the_run(world: Worl
     world.generator.answer = answer
     with pytest.raises(FailedPrecondition, match=told):
         await world.compile(asking("json", structured_output={"json_object": True})).run({"question": "Where?"})
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ('{"rows": [{"a": "x"}, {"a": "yy', {"rows": [{"a": "x"}, {"a": "yy"}]}),
+        ('{"rows": [{"a": 1, "b": 12', {"rows": [{"a": 1}]}),
+        ('{"rows": [', {"rows": []}),
+        ('{"rows": []}', {"rows": []}),
+        ('{"ro', {}),
+    ],
+)
+async def test_json_that_broke_off_is_given_as_far_as_it_goes_and_the_node_is_told(
+    world: World, text: str, given: object
+) -> None:
+    flow = world.compile(asking("json", structured_output={"json_object": True}, partial_json=True))
+    world.generator.answer = said(text, "length")
+    result = await flow.run({"question": "Where?"})
+    assert (result.outputs, result.bounded_nodes, result.finish_reason) == ({"json": given}, ("model",), "length")
+
+
+@pytest.mark.parametrize(("text", "reason"), [("", "length"), ("It is", "length"), ('{"a": "b', "stop")])
+async def test_what_is_no_beginning_of_json_ends_the_run_all_the_same(world: World, text: str, reason: str) -> None:
+    flow = world.compile(asking("json", structured_output={"json_object": True}, partial_json=True))
+    world.generator.answer = said(text, reason)
+    with pytest.raises(FailedPrecondition):
+        await flow.run({"question": "Where?"})
 
 
 async def test_all_answers_how_the_first_ended_and_its_tokens_are_outputs(world: World) -> None:
@@ -232,6 +260,6 @@ async def test_what_a_caller_sets_holds_for_nodes_that_take_it_and_leaves_their_
 
 
 async def test_a_stream_of_an_output_holds_the_text_alone(world: World) -> None:
-    parts = [part async for part in world.compile(asking("text", "finish_reason")).astream({"question": "?"})]
+    parts = [part async for part in FlowRunnable(world.compile(asking("text", "finish_reason"))).astream({"question": "?"})]
     assert "".join(part.get("text", "") for part in parts) == "It was Denver."
     assert [part["finish_reason"] for part in parts if "finish_reason" in part] == [FINISH.reason]

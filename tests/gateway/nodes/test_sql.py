@@ -100,3 +100,38 @@ def test_faults_name_the_field(params: dict[str, Any], field: str, message: str)
         text = text.replace('"connection": "orders"', f'"connection": "{connection}"')
     _, faults = examine(text)
     assert [(fault.node_id, fault.field) for fault in faults if message in fault.message] == [("look", field)]
+
+
+GIVEN = document(
+    node("asked", "input"),
+    node("look", "sql", connection="orders"),
+    node("rows", "output"),
+    edges=["asked > look.query", "look.rows > rows"],
+)
+
+
+async def test_a_node_without_a_query_is_given_one_that_reads(world: World) -> None:
+    world.databases.rows = [{"id": 7}]
+    flow = world.compile(GIVEN)
+    assert (await flow.run({"asked": "SELECT id FROM orders"})).outputs == {"rows": [{"id": 7}]}
+    assert world.databases.calls == [("orders", "SELECT id FROM orders", {})]
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("DELETE FROM orders", "must begin with SELECT"),
+        ("SELECT 1; DROP TABLE orders", "one statement"),
+        ("SELECT :x", "the parameter :x"),
+        ("SELECT " + "1" * 20_001, "at most 20000"),
+    ],
+)
+async def test_a_query_that_a_run_gives_is_checked_before_it_is_sent(world: World, query: str, says: str) -> None:
+    with pytest.raises(InvalidArgument, match=says):
+        await world.compile(GIVEN).run({"asked": query})
+    assert world.databases.calls == []
+
+
+def test_parameters_without_a_query_are_refused() -> None:
+    _, faults = examine(document(node("look", "sql", connection="orders", parameters={"x": "text"}), edges=[]))
+    assert "no parameter :x" in faults[0].message

@@ -38,11 +38,42 @@ TURNS = document(
     node("answer", "output"),
     edges=["turns.text > prompt", "prompt > answer"],
 )
+ASSISTANT = document(
+    node("question", "input"),
+    node("model", "generate", history=True, tools="caller"),
+    node("answer", "output"),
+    edges=["question > model", "model.text > answer"],
+)
+INNER = TWO_MODELS.replace('"type": "generate", "params": {}', '"type": "generate", "params": {"caller_sampling": false}', 1)
+MEMORY = document(
+    node("question", "input"),
+    node("turns", "history", operation="read"),
+    node("kept", "history", operation="append", role="user"),
+    node("answer", "output"),
+    edges=["turns.text > answer", "question > kept"],
+)
+BRANCHING = document(
+    node("question", "input"),
+    node("by_length", "switch", type="text", cases=[{"name": "long", "when": "size(value) > 5"}], otherwise="short"),
+    node("model", "generate"),
+    node("refusal", "prompt", template="Too short.{text}"),
+    node("nothing", "transform", operation="replace", old="hi", new=""),
+    node("either", "join", inputs=["long", "short"]),
+    node("answer", "output"),
+    edges=[
+        "question > by_length.value", "by_length.long > model.prompt", "by_length.short > nothing", "nothing > refusal.text",
+        "model.text > either.long", "refusal > either.short", "either.value > answer",
+    ],
+)  # fmt: skip
 FLOWS = {
     "rag": RAG,
     "echo": ECHO,
     "two": TWO_MODELS,
     "turns": TURNS,
+    "assistant": ASSISTANT,
+    "inner": INNER,
+    "memory": MEMORY,
+    "branching": BRANCHING,
     "counting": COUNTING,
     "numbers": NUMBERS,
     "closed": json.dumps({**json.loads(RAG), "overrides": "none"}),

@@ -132,6 +132,7 @@ async def test_what_many_clients_send_and_nothing_depends_on_is_passed_over(clie
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice", "by its name"),
         ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type", "is function"),
         ({"response_format": {"type": "xml"}}, "response_format.type", "not 'xml'"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema", "must be an object"),
         ({"messages": []}, "messages", "no message"),
         ({"messages": [{"role": "system", "content": "x"}]}, "messages", "no message of the user"),
         ({"messages": [{"role": "user", "content": " "}]}, "messages", "empty text"),
@@ -228,3 +229,53 @@ async def test_keys_are_asked_for_before_anything_is_looked_at(tmp_path: Path) -
             await client.with_options(api_key=WRITING).models.list()
         with pytest.raises(openai.NotFoundError):
             await client.with_options(api_key=READING).chat.completions.create(model="none", messages=ASK)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"extra_body": {"penstock": {"session": "s1"}}},
+        {"extra_headers": {"x-penstock-session": "s1"}},
+        {"metadata": {"session_id": "s1"}},
+    ],
+)
+async def test_a_session_is_remembered_by_the_flow(client: openai.AsyncOpenAI, said: dict[str, Any]) -> None:
+    for text, before in (("one", ""), ("two", "user: one")):
+        answer = await client.chat.completions.create(model="memory", messages=[{"role": "user", "content": text}], **said)
+        assert answer.choices[0].message.content == before
+        assert answer.model_extra["penstock"]["session"] == "s1"
+
+
+async def test_turns_that_are_sent_are_the_conversation_and_user_is_no_session(client: openai.AsyncOpenAI) -> None:
+    turns = [
+        {"role": "developer", "content": "be brief"},
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": [{"type": "text", "text": "1"}]},
+        {"role": "user", "content": "two"},
+    ]
+    answer = await client.chat.completions.create(model="memory", messages=turns, metadata={"session_id": "s1"})
+    assert answer.choices[0].message.content == "system: be brief\nuser: one\nassistant: 1"
+    for _ in range(2):
+        answer = await client.chat.completions.create(model="memory", messages=ASK, user="ann")
+        assert answer.choices[0].message.content == ""
+
+
+async def test_other_inputs_and_nodes_parameters_are_set_in_the_extension(client: openai.AsyncOpenAI, stack: Stack) -> None:
+    extension = {"inputs": {"language": "de"}}
+    answer = await client.chat.completions.create(model="two", messages=ASK, extra_body={"penstock": extension})
+    assert answer.model_extra["penstock"]["outputs"] == {"rewritten": "Denver"}
+    assert stack.generation.requests[-1].messages[0].content == "Denver in de"
+    extension = {"overrides": {"docs": {"top_k": 1}}}
+    await client.chat.completions.create(model="open", messages=ASK, extra_body={"penstock": extension})
+    assert stack.retrieval.requests[-1].top_k == 1
+    with pytest.raises(openai.PermissionDeniedError):
+        await client.chat.completions.create(model="rag", messages=ASK, extra_body={"penstock": extension})
+
+
+async def test_a_branch_that_was_taken_answers_and_streams(client: openai.AsyncOpenAI) -> None:
+    for text, spoken in (("long question", ["", "Den", "ver", None]), ("hi", ["", "Too short.", None])):
+        messages = [{"role": "user", "content": text}]
+        answer = await client.chat.completions.create(model="branching", messages=messages)
+        assert answer.choices[0].message.content == "".join(each or "" for each in spoken)
+        stream = await client.chat.completions.create(model="branching", messages=messages, stream=True)
+        assert [chunk.choices[0].delta.content async for chunk in stream] == spoken

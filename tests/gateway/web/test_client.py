@@ -2,7 +2,10 @@
 
 import asyncio
 import gzip
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,8 +16,11 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from gateway.backends import WebRequest
-from gateway.web.client import HttpWeb, WebLimits, open_web
+from gateway.web.client import HttpWeb, open_client
 from gateway.web.hosts import parse_hosts
+from gateway.web.limits import WebLimits
+from gateway.web.opening import open_web
+from gateway.web.secret_store import Secrets
 from penstock.errors import (
     BackendUnavailable,
     FlowMisconfigured,
@@ -82,7 +88,7 @@ async def server() -> AsyncIterator[Server]:
 def opened(
     hosts: str, resolver: AbstractResolver | None = None, environment: Mapping[str, str] | None = None
 ) -> AbstractAsyncContextManager[HttpWeb]:
-    return open_web(parse_hosts(hosts), environment or {}, LIMITS, lambda: resolver or FakeResolver())
+    return open_client(parse_hosts(hosts), Secrets(environment or {}), LIMITS, lambda: resolver or FakeResolver())
 
 
 @asynccontextmanager
@@ -321,8 +327,21 @@ async def test_a_header_can_not_begin_another_one(value: str) -> None:
 
 async def test_secrets_are_variables_of_the_environment_with_their_own_beginning() -> None:
     environment = {"PENSTOCK_SECRET_TOKEN": "t0p", "PENSTOCK_SECRET_EMPTY": "", "HOME": "/root", "TOKEN": "x"}
-    async with opened("", environment=environment) as client:
-        assert client.secret("TOKEN") == "t0p"
-        for name in ("HOME", "EMPTY", "OTHER"):
-            with pytest.raises(FlowMisconfigured, match=f"set PENSTOCK_SECRET_{name}"):
-                client.secret(name)
+    for hosts in ("", "api.example.com"):
+        async with open_web(parse_hosts(hosts), environment, LIMITS) as client:
+            assert client.secret("TOKEN") == "t0p"
+            for name in ("HOME", "EMPTY", "OTHER"):
+                with pytest.raises(FlowMisconfigured, match=f"set PENSTOCK_SECRET_{name}"):
+                    client.secret(name)
+
+
+async def test_where_no_host_is_allowed_none_is_asked() -> None:
+    async with open_web((), {}, LIMITS) as client:
+        with pytest.raises(PermissionDenied, match="PENSTOCK_GATEWAY_HTTP_HOSTS allows no host"):
+            await client.send(WebRequest(method="GET", url="https://api.example.com/"))
+
+
+def test_a_gateway_imports_neither_client_before_it_needs_one() -> None:
+    loaded = "import sys, gateway.__main__; print(sorted({'aiohttp', 'asyncpg'} & sys.modules.keys()))"
+    told = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True, env=os.environ)
+    assert told.stdout.strip() == "[]"
