@@ -1,7 +1,7 @@
 """Part "events": what one more token costs in a stream of which none are gathered: a token every few milliseconds, and a burst.
 
-The same flow is asked for a short and for a long answer; the difference, by what the long one has more, is the cost of a token
-and of an event. In a burst tokens come faster than they are read, and one event has several.
+The services meet on a link. The same flow is asked for a short and for a long answer; the difference, by what the long one has
+more, is the cost of a token and of an event. In a burst tokens come faster than they are read, and one event has several.
 """
 
 import json
@@ -51,6 +51,7 @@ async def measure(plan: Plan, folder: Path, tell: Tell) -> PartResult:
                 "PENSTOCK_GENERATION_OPENAI_BASE_URL": f"http://{fake}/v1",
                 "PENSTOCK_GENERATION_MODEL": MODEL,
                 "PENSTOCK_GENERATION_COALESCE_TOKENS_MAX": "1",
+                "PENSTOCK_GATEWAY_GENERATION_LINKS": "true",
             }
             async with (
                 processes.services(place, ("generation", "gateway"), engine) as stack,
@@ -89,7 +90,7 @@ async def _rounds(  # noqa: PLR0917  # What one phase has.
 def events_table(found: Mapping[Row, Mapping[int, Sequence[Sample]]]) -> Table:
     """A row a way, a pace and a number of streams in flight."""
     return Table(
-        title=f"A token's own cost in a stream: answers of {LONG} tokens beside answers of {SHORT}, nothing gathered",
+        title=f"A token's own cost in a stream: answers of {LONG} and of {SHORT} tokens, nothing gathered, over a link",
         note="CPU in microseconds: what the long answer takes more, by the tokens and by the events of text that it has more. "
         "every: milliseconds between the model's tokens; 0: as fast as they are read.",
         columns=(

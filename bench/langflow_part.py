@@ -1,14 +1,15 @@
 """Part "langflow": one flow, exported from LangFlow, served by LangFlow, by `lfx serve` and by Penstock, side by side.
 
 ChatInput -> Prompt -> Model -> ChatOutput over the same endpoint that answers at once. Penstock's gateway has the export as it
-imports it, and is asked by its own API, by LangFlow's and by OpenAI's; its generation service calls the endpoint.
+imports it, and is asked by its own API, by LangFlow's and by OpenAI's; its generation service calls the endpoint. The two meet
+on gRPC, as they do by default, and in a second stack on links (PENSTOCK_GATEWAY_GENERATION_LINKS).
 """
 
 import asyncio
 import http.client
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +25,12 @@ from bench.langflow_peer.environments import LANGFLOW, LFX, installed
 from bench.langflow_tables import langflow_tables
 from bench.meter import family, pss_mib, rss_mib
 from bench.peers.environments import NotInstalled
+from bench.peers.processes import free_port
 from bench.plan import Plan
 from bench.processes import WorkerFailed
 from bench.report import PartResult, raw
 from bench.rounds import Tell, turned
-from penstock.cli.local import LocalStack
+from penstock.cli.local import LocalStack, Running
 from penstock.clients import Penstock
 
 NAME: Final = "langflow"
@@ -69,9 +71,17 @@ async def measure(plan: Plan, folder: Path, tell: Tell) -> PartResult:
     """Runs the part. A peer that cannot be installed or started is told as such."""
     kept = Path(plan.peer_dir or plan.cache or folder / "peers")
     kept.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # Nothing else runs yet.
+    ways: list[Asked]
+    running: list[Server]
+    absent: list[str]
     async with AsyncExitStack() as stack:
         fake, fake_pid = await stack.enter_async_context(processes.fake_openai(folder))
-        ways, running, absent = await _penstock(stack, folder, fake, tell)
+        ways, running, absent = [], [], []
+        for name, apis, links in _STACKS:
+            tell(f"langflow: starting {name}")
+            asked, server = await _penstock(stack, folder, fake, name, apis, links=links)
+            ways += asked
+            running.append(server)
         for name, pins, serve in (("LangFlow", LANGFLOW, servers.langflow), ("lfx serve", LFX, servers.lfx)):
             tell(f"langflow: installing and starting {name}")
             try:
@@ -98,63 +108,73 @@ async def measure(plan: Plan, folder: Path, tell: Tell) -> PartResult:
     return PartResult(name=NAME, tables=langflow_tables(ways, running, absent), raw=(*samples, *began))
 
 
-async def _penstock(stack: AsyncExitStack, folder: Path, fake: str, tell: Tell) -> tuple[list[Asked], list[Server], list[str]]:
-    tell("langflow: starting Penstock")
-    engine = {
+async def _penstock(
+    stack: AsyncExitStack, folder: Path, fake: str, name: str, apis: Sequence[str], *, links: bool
+) -> tuple[list[Asked], Server]:
+    environment = {
         "PENSTOCK_GENERATION_ENGINE": "openai",
         "PENSTOCK_GENERATION_OPENAI_BASE_URL": f"http://{fake}/v1",
         "PENSTOCK_GENERATION_MODEL": MODEL,
+        "PENSTOCK_GATEWAY_GENERATION_LINKS": str(links),
         **_ROOM,
     }
+    place = folder / f"penstock-{links}"
     # These keep the flow; what is timed is a start that finds it.
-    async with _services(folder, engine) as first, Penstock(first.services["gateway"].grpc) as gateway:
+    async with _services(place, environment) as first, Penstock(first.services["gateway"].grpc) as gateway:
         await gateway.create_flow(FLOW, json.dumps(servers.export(fake)), replace=True)
     began = time.monotonic()
-    services = await stack.enter_async_context(_services(folder, engine))
+    services = await stack.enter_async_context(_at_once(place, environment))
     ready_s = time.monotonic() - began
-    address = services.services["gateway"].http
-    ways = [_asked(name, path, bodies, services) for name, path, bodies in _APIS]
-    await asyncio.to_thread(_answered, address, *_APIS[0][1:])
-    first_s = time.monotonic() - began - ready_s
-    for _, path, bodies in _APIS[1:]:
-        await asyncio.to_thread(_answered, address, path, bodies)
-    pids = tuple(each.process.pid for each in services.services.values())
-    return ways, [Server(name="Penstock, both services", pids=pids, ready_s=ready_s, first_s=first_s)], []
+    pids = {each: running.process.pid for each, running in services.items()}
+    address = services["gateway"].http
+    took_s, ways = [], []
+    for api in apis:
+        path, bodies = _APIS[api]
+        took_s.append(await asyncio.to_thread(_answered, address, path, bodies))
+        options = {"target": address, "path": path, "dialect": "langflow"}
+        ways.append(Asked(name=f"{name}{api}", options=options, bodies=bodies, pids=pids))
+    return ways, Server(name=name, pids=tuple(pids.values()), ready_s=ready_s, first_s=took_s[0])
 
 
 @asynccontextmanager
-async def _services(folder: Path, engine: dict[str, str]) -> AsyncIterator[LocalStack]:
-    async with processes.services(folder / "penstock", ("generation", "gateway"), engine) as services:
+async def _services(folder: Path, environment: Mapping[str, str]) -> AsyncIterator[LocalStack]:
+    async with processes.services(folder, _SERVICES, environment) as services:
         yield services
 
 
-_APIS: Final[Sequence[tuple[str, str, tuple[bytes, ...]]]] = (
-    (
-        "Penstock, LangFlow's API",
+@asynccontextmanager
+async def _at_once(folder: Path, environment: Mapping[str, str]) -> AsyncIterator[dict[str, Running]]:
+    """Both services, started together, as a cluster does it: the gateway is told where generation will be."""
+    target = f"127.0.0.1:{free_port()}"
+    told = {**environment, "PENSTOCK_GENERATION_GRPC_ADDRESS": target, "PENSTOCK_GATEWAY_GENERATION_TARGET": target}
+    told["PENSTOCK_GATEWAY_DATA_DIR"] = str(folder / "gateway")
+    async with AsyncExitStack() as stack:
+        began = [stack.enter_async_context(processes.services(folder / f"{name}-alone", (name,), told)) for name in _SERVICES]
+        stacks = await asyncio.gather(*began)
+        yield {name: each.services[name] for name, each in zip(_SERVICES, stacks, strict=True)}
+
+
+_SERVICES: Final = ("generation", "gateway")
+_APIS: Final[Mapping[str, tuple[str, tuple[bytes, ...]]]] = {
+    "": (f"/v1/flows/{FLOW}:run", (orjson.dumps({"inputs": {"input_value": _QUESTION}}),)),
+    ", LangFlow's API": (
         f"/api/v1/run/{FLOW}?stream=false",
         tuple(
             orjson.dumps({"input_value": _QUESTION, "input_type": "chat", "output_type": "chat", "session_id": f"s{number}"})
             for number in range(_SESSIONS)
         ),
     ),
-    ("Penstock", f"/v1/flows/{FLOW}:run", (orjson.dumps({"inputs": {"input_value": _QUESTION}}),)),
-    (
-        "Penstock, OpenAI's API",
+    ", OpenAI's API": (
         "/v1/chat/completions",
         (orjson.dumps({"model": FLOW, "messages": [{"role": "user", "content": _QUESTION}]}),),
     ),
-)
-
-
-def _asked(name: str, path: str, bodies: tuple[bytes, ...], services: LocalStack) -> Asked:
-    pids = {each: running.process.pid for each, running in services.services.items()}
-    options = {"target": services.services["gateway"].http, "path": path, "dialect": "langflow"}
-    return Asked(name=name, options=options, bodies=bodies, pids=pids)
+}
+_STACKS: Final = (("Penstock", ("",), False), ("Penstock with links", tuple(_APIS), True))
 
 
 def _way(name: str, peer: servers.Peer) -> Asked:
     options = {"target": peer.address, "path": peer.path, "dialect": "langflow", "headers": dict(peer.headers)}
-    return Asked(name=name, options=options, bodies=_APIS[0][2], pids={"server": peer.pid}, few=True)
+    return Asked(name=name, options=options, bodies=_APIS[", LangFlow's API"][1], pids={"server": peer.pid}, few=True)
 
 
 async def _sample(client: processes.Worker, way: Asked, plan: Plan, in_flight: int, fake_pid: int) -> Sample:
@@ -168,7 +188,9 @@ async def _sample(client: processes.Worker, way: Asked, plan: Plan, in_flight: i
     return await client.sample(caller="http", options=way.options, load=load, pids=pids)
 
 
-def _answered(address: str, path: str, bodies: Sequence[bytes]) -> None:
+def _answered(address: str, path: str, bodies: Sequence[bytes]) -> float:
+    """How long one answer took. Raises WorkerFailed when it is not the model's."""
+    began = time.monotonic()
     host, _, port = address.rpartition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=60)
     try:
@@ -177,5 +199,6 @@ def _answered(address: str, path: str, bodies: Sequence[bytes]) -> None:
         said = response.read()
         if response.status != 200 or b"At once." not in said:
             raise WorkerFailed(f"{path} answered {response.status}: {said[:300].decode(errors='replace')}")
+        return time.monotonic() - began
     finally:
         connection.close()

@@ -68,7 +68,7 @@ def _row(way: "Asked", in_flight: int, langflow: "Asked | None") -> tuple[str, .
 def _beginnings(running: Sequence["Server"]) -> Table:
     return Table(
         title="From the start to the first answer, and memory",
-        note="healthy: from its start until the server says that it serves; for Penstock, both services, one after the other. "
+        note="healthy: from its start until the server says that it serves; for Penstock, both services, started together. "
         "Memory in MiB of all its processes, before the load and after it; PSS counts shared pages once.",
         columns=("server", "healthy s", "first answer s", "together s", "RSS before", "RSS after", "PSS before", "PSS after"),
         rows=tuple(

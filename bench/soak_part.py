@@ -29,6 +29,7 @@ async def measure(plan: Plan, folder: Path, tell: Tell) -> PartResult:
             "PENSTOCK_GENERATION_ENGINE": "openai",
             "PENSTOCK_GENERATION_OPENAI_BASE_URL": f"http://{fake}/v1",
             "PENSTOCK_GENERATION_MODEL": MODEL,
+            "PENSTOCK_GATEWAY_GENERATION_LINKS": "true",
         }
         async with (
             processes.services(folder / "stack", ("generation", "gateway"), engine) as stack,
