@@ -135,4 +135,5 @@ def chosen_outputs(face: Face, output_type: str | None, names: Sequence[str]) ->
     if output_type in (None, "any"):
         return face.outputs
     role = f"{output_type}_output"
-    return tuple(each for each in face.outputs if output_type in each.id.lower() or each.role == role)
+    chosen = tuple(each for each in face.outputs if output_type in each.id.lower() or each.role == role)
+    return chosen or face.outputs  # LangFlow answers all of them where there is none of the type.

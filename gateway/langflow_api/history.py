@@ -78,9 +78,9 @@ class MessageLog:
     def __init__(
         self,
         *,
-        sessions_max: int = 10_000,
+        sessions_max: int = 2000,
         runs_max: int = 100,
-        bytes_max: int = 64 * 2**20,
+        bytes_max: int = 16 * 2**20,
         expiry_s: float = 24 * 3600.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
