@@ -16,6 +16,8 @@ from bench import (
     affinity_part,
     bulk_part,
     cluster_part,
+    dialects_part,
+    dialects_soak_part,
     embedding_part,
     events_part,
     flow_part,
@@ -53,6 +55,8 @@ PARTS: Final[Mapping[str, Callable[[Plan, Path, Tell], Awaitable[PartResult]]]] 
     affinity_part.NAME: affinity_part.measure,
     events_part.NAME: events_part.measure,
     langflow_part.NAME: langflow_part.measure,
+    dialects_part.NAME: dialects_part.measure,
+    dialects_soak_part.NAME: dialects_soak_part.measure,
     soak_part.NAME: soak_part.measure,
 }
 

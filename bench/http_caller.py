@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, cast
 
 import httptools
@@ -15,10 +15,14 @@ from bench.closed_loop import Reply
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """How to read a body: what stands once in every event that carries text, and where the count of output tokens is."""
+    """How to read a body: what stands once in every event that carries text, and where the count of output tokens is.
+
+    An answer in which `expected` does not stand is no good.
+    """
 
     event: bytes
     output_tokens: re.Pattern[bytes]
+    expected: bytes = b""
 
 
 DIALECTS: Final[Mapping[str, Dialect]] = {
@@ -30,17 +34,24 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
 
 
 class HttpCaller:
-    """Posts JSON to one path, a connection for each slot."""
+    """Sends JSON to one path, a connection for each slot."""
 
     def __init__(
-        self, *, target: str, path: str, dialect: str, verb: str = "POST", headers: Mapping[str, str] | None = None
+        self,
+        *,
+        target: str,
+        path: str,
+        dialect: str,
+        verb: str = "POST",
+        headers: Mapping[str, str] | None = None,
+        expected: str = "",
     ) -> None:
         host, _, port = target.rpartition(":")
         self._address = (host, int(port))
         more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         head = f"{verb} {path} HTTP/1.1\r\nhost: {target}\r\n{more}content-type: application/json\r\n"
         self._head = f"{head}content-length: %d\r\n\r\n".encode()
-        self._dialect = DIALECTS[dialect]
+        self._dialect = replace(DIALECTS[dialect], expected=expected.encode())
         self._connections: list[_Connection] = []
 
     @asynccontextmanager
@@ -114,7 +125,7 @@ class _Connection(asyncio.Protocol):
         status, body = self._parser.get_status_code(), bytes(self._body)
         counted = self._dialect.output_tokens.findall(body)
         reply = Reply(
-            fault=_fault(status, body),
+            fault=_fault(status, body, self._dialect.expected),
             first_at=self._first_at,
             events=body.count(self._dialect.event),
             output_tokens=int(counted[-1]) if counted else 0,
@@ -137,7 +148,9 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
 
-def _fault(status: int, body: bytes) -> str:
+def _fault(status: int, body: bytes, expected: bytes) -> str:
     if status != 200:
         return f"HTTP {status}"
-    return "an error event" if b"event: error" in body else ""
+    if b"event: error" in body:
+        return "an error event"
+    return "" if expected in body else "not the answer"

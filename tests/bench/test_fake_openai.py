@@ -36,6 +36,13 @@ async def test_a_stream_has_every_token_and_the_connection_serves_the_next_reque
     assert (whole.fault, whole.events, whole.output_tokens) == ("", 0, STREAM_TOKENS)
 
 
+async def test_an_answer_in_which_the_expected_does_not_stand_is_a_fault(address: str) -> None:
+    for expected, fault in {"At once.": "", "Later.": "not the answer"}.items():
+        caller = HttpCaller(target=address, path=COMPLETIONS, dialect="openai", headers={"x-a": "b"}, expected=expected)
+        async with caller.opened(1):
+            assert (await caller.call(0, b"{}")).fault == fault
+
+
 async def test_what_is_not_there_is_a_fault(address: str) -> None:
     (reply,) = await ask(address, "/v1/nothing", {})
     assert reply.fault == "HTTP 404"
