@@ -17,7 +17,6 @@ from bench import (
     bulk_part,
     cluster_part,
     dialects_part,
-    dialects_soak_part,
     embedding_part,
     events_part,
     flow_part,
@@ -56,7 +55,6 @@ PARTS: Final[Mapping[str, Callable[[Plan, Path, Tell], Awaitable[PartResult]]]] 
     events_part.NAME: events_part.measure,
     langflow_part.NAME: langflow_part.measure,
     dialects_part.NAME: dialects_part.measure,
-    dialects_soak_part.NAME: dialects_soak_part.measure,
     soak_part.NAME: soak_part.measure,
 }
 

@@ -1,85 +1,74 @@
-"""Part "soak": very many runs of one flow, one after the other and many at once, and the memory of the services meanwhile."""
+"""Part "soak": very many runs of one flow, and the memory of the services meanwhile.
 
-import json
+The gateway's three dialects take turns, and a tenth of the runs is streamed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
 from bench import processes
-from bench.fake_openai import MODEL
-from bench.flow_part import FLOW
+from bench.dialects import FEW, WAYS, Way, keep_flows, penstock
 from bench.meter import memory_of, pss_mib
 from bench.plan import Plan
-from bench.report import PartResult, Table, number
+from bench.report import PartResult
 from bench.rounds import Tell
-from penstock.clients import Penstock
+from bench.soak_tables import IN_FLIGHT, Step, soak_tables
+from penstock.cli.local import LocalStack
+from penstock.keys import new_key
 
 NAME: Final = "soak"
-IN_FLIGHT: Final = 32
-STEPS: Final = 10
-_BODY: Final = orjson.dumps({"inputs": {"question": "How many tackles did Luke Kuechly register?"}})
+STEPS: Final = 20
 
 
 async def measure(plan: Plan, folder: Path, tell: Tell) -> PartResult:
-    """Runs the part: `plan.soak_runs` in STEPS, every tenth of which is streamed."""
-    each, noted = plan.soak_runs // STEPS, []
-    async with processes.fake_openai(folder, "--interval-ms", "0") as (fake, fake_pid):
-        engine = {
-            "PENSTOCK_GENERATION_ENGINE": "openai",
-            "PENSTOCK_GENERATION_OPENAI_BASE_URL": f"http://{fake}/v1",
-            "PENSTOCK_GENERATION_MODEL": MODEL,
-            "PENSTOCK_GATEWAY_GENERATION_LINKS": "true",
-        }
-        async with (
-            processes.services(folder / "stack", ("generation", "gateway"), engine) as stack,
-            processes.worker("load", folder) as client,
-        ):
-            async with Penstock(stack.services["gateway"].grpc) as gateway:
-                await gateway.create_flow(NAME, json.dumps(FLOW), replace=True)
-            servers = {name: running.process.pid for name, running in stack.services.items()}
-            pids = {**processes.pids(stack), "fake": [fake_pid]}
-            noted.append(_noted(0, servers, {}))
-            for step in range(STEPS):
-                tell(f"soak: {step * each:,} of {plan.soak_runs:,} runs")
-                told: dict[str, Any] = {"errors": 0, "cpu_s": 0.0, "seconds": 0.0}
-                for verb, count in (("run", each - each // 10), ("stream", each // 10)):
-                    options = {
-                        "target": stack.services["gateway"].http,
-                        "path": f"/v1/flows/{NAME}:{verb}",
-                        "dialect": "penstock",
-                    }
-                    load = processes.load([_BODY] * count, in_flight=IN_FLIGHT)
-                    sample = await client.sample(caller="http", options=options, load=load, pids=pids)
-                    told["errors"] += sample.errors
-                    told["seconds"] += sample.seconds
-                    told["cpu_s"] += sample.cpu_s["gateway"] + sample.cpu_s["generation"]
-                noted.append(_noted((step + 1) * each, servers, told))
-    return PartResult(name=NAME, tables=(_table(noted, servers),), raw=tuple(noted))
+    """Runs the part: `plan.soak_runs` in STEPS."""
+    key, ways = new_key(), list(WAYS.items())
+    async with (
+        processes.fake_openai(folder, "--interval-ms", "0") as (fake, _),
+        penstock(folder / "stack", fake, key) as stack,
+        processes.worker("load", folder) as client,
+    ):
+        await keep_flows(stack, key, fake)
+        steps = [_look(stack, 0)]
+        bounds = [plan.soak_runs * step // STEPS for step in range(STEPS + 1)]
+        for number, (begin, end) in enumerate(pairwise(bounds)):
+            name, way = ways[number % len(ways)]
+            tell(f"dialects-soak: {begin:,} of {plan.soak_runs:,} runs, {name}")
+            told = await _runs(client, stack, way, key, end - begin)
+            steps.append(_look(stack, end, way=name, **told))
+    return PartResult(name=NAME, tables=soak_tables(steps), raw=tuple(asdict(each) for each in steps))
 
 
-def _noted(runs: int, servers: dict[str, int], told: dict[str, Any]) -> dict[str, Any]:
-    memory = {
-        name: {"rss_mib": (found := memory_of(pid)).rss_mib, "anonymous_mib": found.anonymous_mib, "pss_mib": pss_mib(pid)}
-        for name, pid in servers.items()
-    }
-    return {"runs": runs, "memory": memory, **told}
-
-
-def _table(noted: list[dict[str, Any]], servers: dict[str, int]) -> Table:
-    kinds = ("rss_mib", "pss_mib", "anonymous_mib")
-    rows = [
-        (
-            f"{each['runs']:,}",
-            *(number(each["memory"][name][kind], 4) for name in servers for kind in kinds),
-            str(each.get("errors", "-")),
-            number(each["runs"] and (noted[1]["runs"] / each["seconds"])) if each["runs"] else "-",
+async def _runs(client: processes.Worker, stack: LocalStack, way: Way, key: str, count: int) -> dict[str, Any]:
+    """So many, every tenth of them streamed: the seconds that they took, and how many failed."""
+    target, streamed = stack.services["gateway"].http, count // 10
+    told = {"seconds": 0.0, "errors": 0}
+    for tokens, payloads in ((0, _cycled(way, count - streamed)), (FEW, [way.stream[FEW]] * streamed)):
+        sample = await client.sample(
+            caller="http",
+            options=way.options(target, key, tokens=tokens),
+            load=processes.load(payloads, in_flight=IN_FLIGHT),
+            pids=processes.pids(stack),
         )
-        for each in noted
-    ]
-    return Table(
-        title=f"Memory over many runs (MiB), {IN_FLIGHT} in flight, nine in ten unary and the tenth streamed",
-        note="anonymous is what no file holds. Errors and runs/s are of the runs since the row before.",
-        columns=("runs", *(f"{name} {kind}" for name in servers for kind in ("RSS", "PSS", "anonymous")), "errors", "runs/s"),
-        rows=tuple(rows),
-    )
+        told["seconds"] += sample.seconds
+        told["errors"] += sample.errors
+    return told
+
+
+def _cycled(way: Way, count: int) -> list[bytes]:
+    return [way.payloads[number % len(way.payloads)] for number in range(count)]
+
+
+def _look(stack: LocalStack, runs: int, **told: Any) -> Step:
+    memory: dict[str, Mapping[str, float]] = {}
+    for name, running in stack.services.items():
+        found = memory_of(running.process.pid)
+        memory[name] = {
+            "RSS": found.rss_mib,
+            "PSS": pss_mib(running.process.pid),
+            "anonymous": found.anonymous_mib,
+        }
+    return Step(runs=runs, memory_mib=memory, **told)

@@ -72,12 +72,3 @@ async def test_the_large_part_starts_again_from_a_checkpoint_and_from_a_snapshot
     samples = numbers["parts"]["large"]["samples"]
     assert [each["found"] for each in samples if each["table"] == "starts"] == [200, 200]
     assert [each["chunks"] for each in samples if each["table"] == "memory"][-1] == 2000
-
-
-@pytest.mark.e2e
-async def test_the_soak_tells_memory_at_every_step_and_loses_no_run(tmp_path: Path) -> None:
-    numbers = await bench(tmp_path, "--part", "soak", "--soak-runs", "1000")
-    noted = numbers["parts"]["soak"]["samples"]
-    assert [each["runs"] for each in noted] == [100 * step for step in range(11)]
-    assert sum(each.get("errors", 0) for each in noted) == 0
-    assert all(each["memory"]["gateway"]["pss_mib"] > 0 for each in noted)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from bench.closed_loop import Sample
-from bench.dialects_soak_tables import Step, growth, soak_tables
 from bench.dialects_tables import Streams, dialects_tables
+from bench.soak_tables import Step, growth, soak_tables
 from tests.bench.test_command import bench
 
 
@@ -77,7 +77,7 @@ async def test_every_dialect_answers_and_streams_while_it_is_measured(tmp_path: 
 @pytest.mark.e2e
 @pytest.mark.slow
 async def test_a_soak_makes_all_its_runs_without_an_error(tmp_path: Path) -> None:
-    steps = (await bench(tmp_path, "--part", "dialects-soak", "--soak-runs", "1000"))["parts"]["dialects-soak"]["samples"]
+    steps = (await bench(tmp_path, "--part", "soak", "--soak-runs", "1000"))["parts"]["soak"]["samples"]
     assert steps[-1]["runs"] == 1000
     assert sum(each["errors"] for each in steps) == 0
     assert {each["way"] for each in steps[1:]} == {"/v1/flows/bench-chat:run", "/api/v1/run/bench-chat", "/v1/chat/completions"}
