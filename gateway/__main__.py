@@ -17,6 +17,7 @@ from gateway.databases.reading import ReadingLimits
 from gateway.flow_cache import FlowCache
 from gateway.flow_model import Bounds
 from gateway.flows import Flows, LateSubflows
+from gateway.job_store import open_job_store
 from gateway.langflow_api.dialect import LangflowApi
 from gateway.langflow_api.jobs import Jobs, working
 from gateway.mcp_tools.dialect import mcp_dialect
@@ -28,7 +29,7 @@ from gateway.seeding import seed
 from gateway.servicer import FlowServicer, RunServicer
 from gateway.sessions import MemorySessions
 from gateway.settings import GatewaySettings
-from gateway.store import open_store
+from gateway.store import SqlFlowStore, open_store
 from gateway.variables import open_variables
 from gateway.web.hosts import parse_hosts
 from gateway.web.limits import WebLimits
@@ -91,18 +92,14 @@ async def assemble(assembly: Assembly) -> AsyncIterator[None]:
         assembly.dispatcher.dialects.append(OpenAiDialect(flows, sessions))
         tools = mcp_dialect(settings.mcp_origins.split(","), settings.message_bytes_max)
         assembly.dispatcher.dialects.append(await stack.enter_async_context(tools))
-        jobs = await stack.enter_async_context(working(_jobs(settings)))
+        jobs = await stack.enter_async_context(working(await _jobs(settings, store)))
         assembly.dispatcher.dialects.append(_langflow_api(settings, flows, sessions, jobs))
         yield
 
 
-def _jobs(settings: GatewaySettings) -> Jobs:
-    return Jobs(
-        running_max=settings.background_runs_max,
-        waiting_max=settings.background_queue_max,
-        kept_max=settings.background_results_max,
-        expiry_s=settings.background_expiry_s,
-    )
+async def _jobs(settings: GatewaySettings, store: SqlFlowStore) -> Jobs:
+    kept = await open_job_store(store, kept_max=settings.background_results_max, expiry_s=settings.background_expiry_s)
+    return Jobs(kept, running_max=settings.background_runs_max, waiting_max=settings.background_queue_max)
 
 
 def _langflow_api(settings: GatewaySettings, flows: Flows, sessions: Sessions, jobs: Jobs) -> LangflowApi:

@@ -1,4 +1,4 @@
-"""Flows in SQL: SQLite when embedded, PostgreSQL by another URL and the same code. The gateway's only use of SQLAlchemy."""
+"""Flows in SQL: SQLite when embedded, PostgreSQL by another URL and the same code. Jobs are beside them (job_store.py)."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -66,32 +66,32 @@ class SqlFlowStore:
         raise Unavailable(f"flow {flow.flow_id!r} is being changed by others at the same time; try again")
 
     async def get(self, flow_id: str) -> StoredFlow | None:
-        async with self._connected() as connection:
+        async with self.connected() as connection:
             row = (await connection.execute(select(FLOWS).where(FLOWS.c.id == flow_id))).one_or_none()
         return None if row is None else _stored(row, row.document)
 
     async def page(self, after: str, limit: int) -> tuple[StoredFlow, ...]:
         columns = (FLOWS.c.id, FLOWS.c.content_hash, FLOWS.c.create_time, FLOWS.c.interface)
         query = select(*columns).where(FLOWS.c.id > after).order_by(FLOWS.c.id).limit(limit)
-        async with self._connected() as connection:
+        async with self.connected() as connection:
             rows = (await connection.execute(query)).all()
         return tuple(_stored(row, "") for row in rows)
 
     async def delete(self, flow_id: str) -> bool:
-        async with self._connected() as connection:
+        async with self.connected() as connection:
             result = await connection.execute(delete(FLOWS).where(FLOWS.c.id == flow_id))
             await connection.execute(delete(ALIASES).where(ALIASES.c.flow_id == flow_id))
         return result.rowcount > 0
 
     async def resolve(self, alias: str) -> str | None:
         first = select(ALIASES.c.flow_id).where(ALIASES.c.alias == alias).order_by(ALIASES.c.create_time, ALIASES.c.flow_id)
-        async with self._connected() as connection:
+        async with self.connected() as connection:
             flow_id: str | None = (await connection.execute(first.limit(1))).scalar_one_or_none()
         return flow_id
 
     async def _insert(self, flow: StoredFlow) -> bool:
         try:
-            async with self._connected() as connection:
+            async with self.connected() as connection:
                 await connection.execute(insert(FLOWS).values(id=flow.flow_id, **_columns(flow)))
                 await _put_aliases(connection, flow)
         except IntegrityError:
@@ -101,14 +101,14 @@ class SqlFlowStore:
     async def _update(self, flow: StoredFlow) -> bool:
         """Whether there was a flow with another document."""
         other = (FLOWS.c.id == flow.flow_id) & (FLOWS.c.content_hash != flow.content_hash)
-        async with self._connected() as connection:
+        async with self.connected() as connection:
             result = await connection.execute(update(FLOWS).where(other).values(**_columns(flow)))
             if result.rowcount > 0:
                 await _put_aliases(connection, flow)
         return result.rowcount > 0
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+    async def connected(self) -> AsyncIterator[AsyncConnection]:
         """A connection in a transaction, committed at the end. What goes wrong with the database is Unavailable."""
         try:
             async with self._engine.begin() as connection:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from gateway.langflow_api.asking import Asked, Ran
-from gateway.langflow_api.messages import COMPLETE, NO_USAGE, Values, joined, new_id, now, template, text_json
+from gateway.langflow_api.messages import COMPLETE, NO_USAGE, Values, joined, now, template, text_json
+from gateway.langflow_api.new_id import new_id
 from gateway.origin import Component
 
 

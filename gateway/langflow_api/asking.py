@@ -9,7 +9,7 @@ import orjson
 from google.protobuf import struct_pb2
 
 from gateway.langflow_api.face import Face
-from gateway.langflow_api.messages import new_id
+from gateway.langflow_api.new_id import new_id
 from gateway.langflow_api.tweaks import settings
 from gateway.origin import Component
 from gateway.structs import from_struct, to_struct

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from os import urandom
 from typing import Any, Final
 
 import orjson
@@ -190,13 +189,6 @@ NO_USAGE: Final = b"null"
 def now() -> str:
     """The time as LangFlow's messages have it."""
     return f"{datetime.now(UTC).isoformat(' ', 'microseconds')[:26]} UTC"
-
-
-def new_id() -> str:
-    """A random UUID, written at once: the library's own way costs three times as much, and a run takes several."""
-    digits = urandom(16).hex()
-    variant = "89ab"[int(digits[16], 16) & 3]
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def text_json(text: str) -> bytes:

@@ -41,7 +41,7 @@ class Webhooks:
             id=asked.run,
         )
         background = Detached(call, self._deadline_s)
-        self._jobs.start(job, lambda _: self._work(background, asked), keep=False)
+        self._jobs.start_unkept(job, lambda _: self._work(background, asked))
         await call.exchange.answer(202, STARTED)
         return None
 

@@ -62,7 +62,7 @@ def is_failure(error: PenstockError) -> bool:
     """Whether the flow has failed, and not the request for it: a component raised, or what it calls did."""
     if isinstance(error, Overloaded | NotReady | DeadlineExceeded | PermissionDenied):
         return False
-    return "node" in error.metadata or isinstance(error, Internal) or error.code.http_status >= 500
+    return "node" in error.metadata or isinstance(error, Internal)
 
 
 def failure_text(error: PenstockError, component: str) -> str:

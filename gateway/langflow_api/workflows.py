@@ -1,8 +1,10 @@
 """/api/v2/workflows: runs that answer whole, as server-sent events, or later."""
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -11,17 +13,18 @@ import orjson
 
 from gateway.langflow_api.answers import Telling
 from gateway.langflow_api.asking import Asked, Ran, ask, ran
-from gateway.langflow_api.calls import RUN, Detached, known_flow, refuse, variables
+from gateway.langflow_api.calls import LIST, RUN, Detached, refuse, variables
 from gateway.langflow_api.face import Face, Faces
 from gateway.langflow_api.frames import PROTOCOLS, frames_of, output_entry
 from gateway.langflow_api.history import MessageLog
-from gateway.langflow_api.jobs import Job, Jobs, Status
+from gateway.langflow_api.jobs import Job, Jobs, Status, id_for
 from gateway.langflow_api.reading import StopRequest, WorkflowRequest, body
 from gateway.langflow_api.runs import component_of
 from gateway.langflow_api.telling import Ended, tell
 from gateway.langflow_api.wording import Refused, failure_text, is_failure, refused
 from penstock import identity
 from penstock.errors import BackendUnavailable, DeadlineExceeded, FlowNotFound, Overloaded, PenstockError
+from penstock.flow.v1 import flow_pb2
 from penstock.transcoding.dialect import DialectCall
 
 _NOT_SYNC: Final = ("data", "files", "start_component_id", "stop_component_id")
@@ -97,17 +100,21 @@ class Workflows:
         last = call.headers.get("last-event-id", "")
         told = int(last) if last.isascii() and last.isdecimal() and len(last) < 10 else 0
         await call.start_stream()
+        written_at = time.monotonic()
         while True:
-            changed, ends = job.changed, job.status.is_final
-            for number, frame in enumerate(job.frames[told:], start=told + 1):
+            ends, fresh = job.status.is_final, job.frames[told:]
+            for number, frame in enumerate(fresh, start=told + 1):
                 await call.write(_sse(frame, number))
-            told = max(told, len(job.frames))
+            told += len(fresh)
+            if fresh:
+                written_at = time.monotonic()
+                continue  # There may be more by now.
             if ends:
                 return await call.end()
-            try:
-                await asyncio.wait_for(changed.wait(), _HEARTBEAT_S)
-            except TimeoutError:
+            if time.monotonic() - written_at >= _HEARTBEAT_S:
                 await call.write(_KEEPALIVE)
+                written_at = time.monotonic()
+            job = await self._jobs.later(job, _HEARTBEAT_S)
 
     async def stop(self, call: DialectCall) -> None:
         """POST /api/v2/workflows/stop."""
@@ -121,8 +128,9 @@ class Workflows:
         if job.status.is_final:
             words = "is already cancelled." if job.status is Status.CANCELLED else f"already finished ({job.status.value})."
             return await call.answer(200, {"job_id": job.id, "message": f"Job {job.id} {words}"})
-        await self._jobs.stop(job)
-        return await call.answer(200, {"job_id": job.id, "message": f"Job {job.id} cancelled successfully."})
+        job = await self._jobs.stop(job)
+        words = "cancelled successfully." if job.status is Status.CANCELLED else "is asked to stop."
+        return await call.answer(200, {"job_id": job.id, "message": f"Job {job.id} {words}"})
 
     async def _sync(self, call: DialectCall, request: WorkflowRequest, asked: Asked) -> None:
         telling = Telling(asked)
@@ -166,23 +174,17 @@ class Workflows:
 
     async def _start(self, call: DialectCall, request: WorkflowRequest, asked: Asked) -> None:
         owner = identity.current().tenant
-        job = self._jobs.with_key(request.idempotency_key or "", owner)
-        if job is None:
-            job = Job(
-                owner=owner,
-                flow_id=asked.face.flow_id,
-                shown_flow_id=asked.face.id,
-                session=asked.session,
-                key=request.idempotency_key or "",
-                id=asked.run,
-            )
-            background = Detached(call, self._deadline_s)
-            try:
-                self._jobs.start(job, lambda started: self._work(started, background, request, asked))
-            except Overloaded:
-                busy = "The service is currently unable to handle the request due to resource limits."
-                said = {"error": "Service busy", "code": "SERVICE_BUSY", "message": busy, "flow_id": asked.face.id}
-                raise refused(503, said) from None
+        if request.idempotency_key:
+            asked = replace(asked, run=id_for(owner, request.idempotency_key))
+        face = asked.face
+        job = Job(owner=owner, flow_id=face.flow_id, shown_flow_id=face.id, session=asked.session, id=asked.run)
+        background = Detached(call, self._deadline_s)
+        try:
+            job = await self._jobs.start(job, lambda started: self._work(started, background, request, asked))
+        except Overloaded:
+            busy = "The service is currently unable to handle the request due to resource limits."
+            said = {"error": "Service busy", "code": "SERVICE_BUSY", "message": busy, "flow_id": face.id}
+            raise refused(503, said) from None
         await call.answer(200, _job_entry(job, Status.QUEUED))
 
     async def _work(self, job: Job, background: Detached, request: WorkflowRequest, asked: Asked) -> None:
@@ -210,15 +212,10 @@ class Workflows:
 
     async def _job(self, call: DialectCall, job_id: str, error: str, message: str) -> Job:
         """The caller's job, after what its key deserves. Raises Refused."""
-        unknown = refused(404, {"error": error, "code": "JOB_NOT_FOUND", "message": message, "job_id": job_id[:64]})
-        flow_id = self._jobs.flow_of(job_id)
-        if flow_id is None:
-            await refuse(call, unknown)
-        with suppress(FlowNotFound):  # It was deleted since; who calls is known all the same.
-            await known_flow(call, flow_id or "")
-        job = self._jobs.get(job_id, identity.current().tenant)
+        await call.unary(LIST, flow_pb2.ListFlowsRequest(page_size=1))
+        job = await self._jobs.get(str(UUID(job_id)), identity.current().tenant) if _is_uuid(job_id) else None
         if job is None:
-            raise unknown
+            raise refused(404, {"error": error, "code": "JOB_NOT_FOUND", "message": message, "job_id": job_id[:64]})
         return job
 
 

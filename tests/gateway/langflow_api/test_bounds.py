@@ -3,15 +3,18 @@
 import asyncio
 import gc
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.job_store import open_job_store
 from gateway.langflow_api.answers import Telling
 from gateway.langflow_api.asking import Ran, ask
 from gateway.langflow_api.face import Face
 from gateway.langflow_api.history import MessageLog
 from gateway.langflow_api.jobs import FRAMES_MAX, Job, Jobs, Status, working
+from gateway.store import open_store
 from gateway.validation import validate
 from penstock.errors import Overloaded
 from tests.gateway.langflow_api.flows import TRIVIAL_ID, trivial
@@ -58,33 +61,7 @@ def test_a_message_is_told_at_the_time_of_its_run(face: Face) -> None:
     assert [json.loads(row)["flow_id"] for row in first] == [TRIVIAL_ID] * 2
 
 
-async def test_results_are_kept_by_number_size_and_age() -> None:
-    now = [0.0]
-    jobs = Jobs(running_max=2, waiting_max=2, kept_max=2, bytes_max=100_000, expiry_s=10, now=lambda: now[0])
-
-    async def work(done: Job) -> None:
-        done.result = b"x" * 1000
-
-    async def end(*, keep: bool = True, **more: Any) -> Job:
-        begun = job(**more)
-        jobs.start(begun, work, keep=keep)
-        while not begun.status.is_final:
-            await begun.changed.wait()
-        return begun
-
-    first, second, third = [await end() for _ in range(3)]
-    assert [jobs.get(each.id, "") is not None for each in (first, second, third)] == [False, True, True]
-    assert jobs.get(second.id, "another") is None
-    unkept = await end(keep=False)
-    assert jobs.get(unkept.id, "") is None
-    keyed = await end(key="k")
-    assert (jobs.with_key("k", ""), jobs.with_key("k", "another"), jobs.with_key("", "")) == (keyed, None, None)
-    now[0] = 11
-    assert jobs.get(third.id, "") is None
-    assert jobs._ended_bytes == 0
-
-
-async def test_only_so_many_jobs_run_and_wait_and_leaving_cancels_them() -> None:
+async def test_only_so_many_jobs_run_and_wait_and_leaving_cancels_them(tmp_path: Path) -> None:
     running: list[Job] = []
     started = [job() for _ in range(4)]
 
@@ -92,18 +69,21 @@ async def test_only_so_many_jobs_run_and_wait_and_leaving_cancels_them() -> None
         running.append(mine)
         await asyncio.sleep(60)
 
-    async with working(Jobs(running_max=2, waiting_max=1)) as jobs:
-        for each in started[:3]:
-            jobs.start(each, work)
-        with pytest.raises(Overloaded):
-            jobs.start(started[3], work)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert running == started[:2]
-        assert [each.status for each in started[:3]] == [Status.IN_PROGRESS, Status.IN_PROGRESS, Status.QUEUED]
-        assert await jobs.stop(started[2])
-        assert not await jobs.stop(started[2])
-    assert [each.status for each in started[:3]] == [Status.CANCELLED] * 3
+    async with open_store("", tmp_path) as flows:
+        store = await open_job_store(flows, kept_max=10, expiry_s=60)
+        async with working(Jobs(store, running_max=2, waiting_max=1)) as jobs:
+            for each in started[:3]:
+                await jobs.start(each, work)
+            with pytest.raises(Overloaded):
+                await jobs.start(started[3], work)
+            with pytest.raises(Overloaded):
+                jobs.start_unkept(started[3], work)
+            await asyncio.sleep(0.01)
+            assert running == started[:2]
+            assert [each.status for each in started[:3]] == [Status.IN_PROGRESS, Status.IN_PROGRESS, Status.QUEUED]
+            assert (await jobs.stop(started[2])).status is Status.CANCELLED
+        assert [each.status for each in started[:3]] == [Status.CANCELLED] * 3
+        assert [(await store.get(each.id)).job.status for each in started[:3]] == [Status.CANCELLED] * 3
 
 
 def test_of_a_long_run_the_first_events_are_kept() -> None:

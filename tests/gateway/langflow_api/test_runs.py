@@ -404,3 +404,27 @@ async def test_a_client_that_leaves_a_stream_stops_the_run(stack: Stack) -> None
     async with stack.http.post(f"{stack.url}{CHAT_RUN}?stream=true", json={"input_value": "x"}) as response:
         await response.content.readuntil(b"token")
     await asyncio.wait_for(stack.generation.closed.wait(), 10)
+
+
+async def test_a_run_in_the_background_can_be_asked_for_at_any_process_of_the_gateway(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    async with serving(tmp_path / "a", data_dir=tmp_path / "data") as one:
+        await keep(one, "chat", with_model())
+        async with serving(tmp_path / "b", data_dir=tmp_path / "data") as other:
+            released = asyncio.Event()
+            one.generation.before = lambda _: released.wait()
+            body = {"flow_id": MODEL_ID, "input_value": "x", "mode": "background"}
+            _, job = await post(one, "/api/v2/workflows", body)
+            following = asyncio.create_task(ask(other, "GET", job["links"]["events"]))
+            await asyncio.sleep(0.1)
+            assert (await ask(other, "GET", job["links"]["status"]))[1]["status"] in ("queued", "in_progress")
+            released.set()
+            _, events = await following
+            assert sse_events(events)[-1][1]["event"] == "end"
+            status, whole = await ask(other, "GET", job["links"]["status"])
+            assert (status, whole["output"]["text"]) == (200, "Denver")
+            one.generation.before = lambda _: asyncio.sleep(60)
+            _, endless = await post(one, "/api/v2/workflows", body)
+            status, stopped = await post(other, "/api/v2/workflows/stop", {"job_id": endless["job_id"]})
+            assert (status, stopped["message"]) == (200, f"Job {endless['job_id']} cancelled successfully.")
