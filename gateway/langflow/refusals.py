@@ -62,6 +62,4 @@ def named(component: Component) -> str:
 def instead(component: Component) -> str:
     """What could stand in a component's place."""
     names = f"{component.type} {component.display_name}".lower()
-    return next(
-        (hint for pattern, hint in _INSTEAD if re.search(pattern, names)), "nodes of ours; `penstock flow types` lists them"
-    )
+    return next((hint for pattern, hint in _INSTEAD if re.search(pattern, names)), "such as docs/flow-reference.md lists")

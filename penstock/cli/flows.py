@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -16,6 +16,9 @@ from penstock.errors import InvalidArgument, InvalidFlow
 
 CHAT_INPUT = "input_value"
 """What LangFlow calls a chat's message, and the input that it becomes."""
+
+
+SESSION_OPTION: Final = click.option("--session", default="", help="The conversation that the run belongs to; any name.")
 
 
 @click.group(name="flow")
@@ -91,15 +94,16 @@ async def list_flows(gateway: str) -> None:
 @click.argument("name")
 @click.option("--input", "-i", "pairs", multiple=True, metavar="NAME=VALUE", help="A text input; may be repeated.")
 @click.option("--inputs", default="{}", help='All inputs as a JSON object, for values that are not text: {"n": 3}.')
+@SESSION_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object instead of streaming it.")
 @GATEWAY_OPTION
 @in_loop
-async def run(name: str, pairs: tuple[str, ...], inputs: str, as_json: bool, gateway: str) -> None:
+async def run(name: str, *, pairs: tuple[str, ...], inputs: str, session: str, as_json: bool, gateway: str) -> None:
     """Run a flow that the gateway keeps."""
-    await _run(name, _inputs(pairs, inputs), as_json=as_json, gateway=gateway)
+    await _run(name, _inputs(pairs, inputs), session=session, as_json=as_json, gateway=gateway)
 
 
-async def ask_flow(question: str, *, flow: str, as_json: bool, gateway: str) -> None:
+async def ask_flow(question: str, *, flow: str, session: str, as_json: bool, gateway: str) -> None:
     """Runs `flow` with `question` as its one required text input, or as the message of a flow that was a chat of LangFlow's."""
     async with Penstock(gateway, api_key=api_key()) as client:
         inputs = (await client.get_flow(flow)).inputs
@@ -108,21 +112,21 @@ async def ask_flow(question: str, *, flow: str, as_json: bool, gateway: str) -> 
         names = ", ".join(each.name for each in asked) or "none"
         message = f"flow {flow!r} has not one required input but {names}; use: penstock flow run {flow} -i NAME=VALUE"
         raise InvalidArgument(message)
-    await _run(flow, {asked[0].name: question}, as_json=as_json, gateway=gateway)
+    await _run(flow, {asked[0].name: question}, session=session, as_json=as_json, gateway=gateway)
 
 
-async def _run(name: str, inputs: dict[str, Any], *, as_json: bool, gateway: str) -> None:
+async def _run(name: str, inputs: dict[str, Any], *, session: str, as_json: bool, gateway: str) -> None:
     async with Penstock(gateway, api_key=api_key()) as client:
         if as_json:
-            print(json.dumps(asdict(await client.run(name, inputs)), ensure_ascii=False))
+            print(json.dumps(asdict(await client.run(name, inputs, session=session)), ensure_ascii=False))
         else:
-            await show_stream(client, name, inputs, Console(highlight=False))
+            await show_stream(client, name, inputs, Console(highlight=False), session=session)
 
 
-async def show_stream(client: Penstock, name: str, inputs: dict[str, Any], console: Console) -> RunResult:
+async def show_stream(client: Penstock, name: str, inputs: dict[str, Any], console: Console, *, session: str = "") -> RunResult:
     """Runs a flow and prints its tokens as they come, then its sources. Outputs that no token told of are printed whole."""
     streamed = ""
-    async for event in client.stream(name, inputs):
+    async for event in client.stream(name, inputs, session=session):
         match event:
             case Token(text=text):
                 streamed += text

@@ -9,7 +9,7 @@ from rich.console import Console
 import penstock
 from penstock.cli.command import GATEWAY_OPTION, RETRIEVAL_OPTION, in_loop
 from penstock.cli.demo import run_demo, run_up
-from penstock.cli.flows import ask_flow, flow_commands
+from penstock.cli.flows import SESSION_OPTION, ask_flow, flow_commands
 from penstock.cli.index import index_commands
 from penstock.cli.ingest import SPLITTERS, IngestOptions, ingest_corpus
 from penstock.cli.keys import key_commands
@@ -76,12 +76,13 @@ async def demo(data_dir: str, examples: str, question: str) -> None:
 @penstock_command.command()
 @click.argument("question")
 @click.option("--flow", default="rag", show_default=True, help="The flow that answers; its one required input is the question.")
+@SESSION_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object instead of streaming it.")
 @GATEWAY_OPTION
 @in_loop
-async def ask(question: str, flow: str, as_json: bool, gateway: str) -> None:
+async def ask(question: str, flow: str, session: str, as_json: bool, gateway: str) -> None:
     """Ask a flow a question; the answer streams, the sources follow."""
-    await ask_flow(question, flow=flow, as_json=as_json, gateway=gateway)
+    await ask_flow(question, flow=flow, session=session, as_json=as_json, gateway=gateway)
 
 
 @penstock_command.command()
