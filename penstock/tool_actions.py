@@ -5,6 +5,7 @@
 The model is told of its tools in words, its answer is held to the schema, and read back here.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,16 @@ from typing import Any, Final
 import orjson
 
 CALLS_MAX: Final = 8
-_ANSWER: Final = re.compile(r'\s*\{\s*"answer"\s*:\s*"')
-_WHOLE_ESCAPES: Final = re.compile(r'(?:[^"\\]|\\(?:[^u]|u(?![dD][89abAB])[0-9a-fA-F]{4}|u[0-9a-fA-F]{4}\\u[0-9a-fA-F]{4}))*')
+_ANSWER: Final = re.compile(r'\s*(?:```(?:json)?\s*)?\{\s*"answer"\s*:\s*"')
+_SAFE: Final = re.compile(
+    r"""(?: [^"\\]
+      | \\ ["\\/bfnrt]
+      | \\u (?![dD][89abAB]) [0-9a-fA-F]{4}
+      | \\u [dD][89abAB][0-9a-fA-F]{2} (?: \\u[0-9a-fA-F]{4} | (?= [^\\] | \\[^u] ) )
+    )*""",
+    re.VERBOSE,
+)
+"""Of a JSON text what can be decoded already: whole escapes, and both halves of one that has two."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,33 +94,28 @@ def written_action(action: Action) -> str:
 
 
 class AnswerText:
-    """The text of an answer as it comes, out of the JSON in which it stands. Of calls there is none."""
+    """The text of {"answer": "..."} while it comes. Nothing where it is something else, such as calls."""
 
-    __slots__ = ("_begun", "_ended", "_pending")
+    __slots__ = ("_at", "_text", "began")
 
     def __init__(self) -> None:
-        self._pending = ""
-        self._begun = self._ended = False
+        self._text = ""
+        self._at = 0
+        self.began = False
 
     def add(self, piece: str) -> str:
-        """More of the JSON; the text that it adds."""
-        if self._ended:
-            return ""
-        self._pending += piece
-        if not self._begun:
-            found = _ANSWER.match(self._pending)
-            if found is None:
+        """More of the JSON; the text that it adds. Half a character, written as an escape, is U+FFFD."""
+        self._text += piece
+        if not self.began:
+            beginning = _ANSWER.match(self._text)
+            if beginning is None:
                 return ""
-            self._begun, self._pending = True, self._pending[found.end() :]
-        whole = _WHOLE_ESCAPES.match(self._pending)
-        assert whole is not None  # noqa: S101  # It matches an empty text too.
-        text, self._pending = whole[0], self._pending[whole.end() :]
-        self._ended = self._pending.startswith('"')
-        try:
-            said: str = orjson.loads(f'"{text}"')
-        except orjson.JSONDecodeError:  # Half a character, written as an escape: nothing that can be sent on.
-            return ""
-        return said
+            self.began, self._at = True, beginning.end()
+        safe = _SAFE.match(self._text, self._at)
+        assert safe is not None  # noqa: S101  # It matches nothing, at the least.
+        self._at = safe.end()
+        text = str(json.loads(f'"{safe[0]}"', strict=False))
+        return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _schema_text(tool: ActionTool) -> str:

@@ -8,7 +8,6 @@ neither is asked for again, a few times.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -21,23 +20,13 @@ from gateway.execution import ChatMessage, Run, Token, Tool
 from gateway.faults import quoted
 from gateway.values import DEPTH_MAX, as_text, bounded_join, is_deeper, is_finite
 from penstock.errors import BackendUnavailable, InvalidArgument, PromptTooLong
+from penstock.tool_actions import AnswerText
 
 TRIES_MAX: Final = 3
 """Answers that are asked for until one of them says what to do."""
 
 _READ_CHARS_MAX: Final = 2**18
 _OBJECTS_TRIED_MAX: Final = 20
-_ANSWER: Final = re.compile(r'\s*(?:```(?:json)?\s*)?\{\s*"answer"\s*:\s*"')
-_SAFE: Final = re.compile(
-    r"""(?: [^"\\]
-      | \\ ["\\/bfnrt]
-      | \\u (?![dD][89abAB]) [0-9a-fA-F]{4}
-      | \\u [dD][89abAB][0-9a-fA-F]{2} (?: \\u[0-9a-fA-F]{4} | (?= [^\\] | \\[^u] ) )
-    )*""",
-    re.VERBOSE,
-)
-"""Of a JSON text what can be decoded already: whole escapes, and both halves of one that has two."""
-
 _NAMES: Final = ("tool", "name", "tool_name", "function")
 _ARGUMENTS: Final = ("arguments", "parameters", "args", "input")
 
@@ -137,7 +126,7 @@ class Conversation:
 
     async def _streamed(self, request: GenerateRequest, in_json: bool) -> Answer:
         texts: list[str] = []
-        answer = AnswerInJson()
+        answer = AnswerText()
         finish: Finish | None = None
         async with aclosing(self.generator.stream(request)) as parts:
             async for part in parts:
@@ -145,7 +134,7 @@ class Conversation:
                     finish = part
                 elif part.index == 0:
                     texts.append(part.text)
-                    await self._told(answer.more(part.text) if in_json else part.text)
+                    await self._told(answer.add(part.text) if in_json else part.text)
         if finish is None:
             raise BackendUnavailable("the answer broke off: its stream ended without saying that it was done")
         return Answer(text=bounded_join(texts, ""), finish=finish)
@@ -195,8 +184,8 @@ def read_action(text: str, tools: Sequence[Tool]) -> Action:
 
     Read with patience: words around the object, other names of its members, and an answer that was cut short.
     """
-    answer = AnswerInJson()
-    if said := answer.more(text):
+    answer = AnswerText()
+    if said := answer.add(text):
         return said
     if answer.began:
         return ""
@@ -250,28 +239,3 @@ def _action(value: Mapping[str, Any], tools: Sequence[Tool]) -> Action:
     if not isinstance(arguments, dict) or not _is_json(arguments):
         raise Malformed("its arguments are no JSON object.")
     return Use(tool=str(wanted), arguments=arguments)
-
-
-class AnswerInJson:
-    """The text of {"answer": "..."} while it comes. Nothing where it is something else."""
-
-    __slots__ = ("_at", "_text", "began")
-
-    def __init__(self) -> None:
-        self._text = ""
-        self._at = 0
-        self.began = False
-
-    def more(self, piece: str) -> str:
-        """What is new of the answer with another piece of the JSON."""
-        self._text += piece
-        if not self.began:
-            beginning = _ANSWER.match(self._text)
-            if beginning is None:
-                return ""
-            self.began, self._at = True, beginning.end()
-        safe = _SAFE.match(self._text, self._at)
-        assert safe is not None  # noqa: S101  # It matches nothing, at the least.
-        self._at = safe.end()
-        text = str(json.loads(f'"{safe[0]}"', strict=False))
-        return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

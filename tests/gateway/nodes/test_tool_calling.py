@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.execution import Tool
-from gateway.nodes.tool_calling import AnswerInJson, Malformed, Use, action_schema, instructions, read_action
+from gateway.nodes.tool_calling import Malformed, Use, action_schema, instructions, read_action
+from penstock.tool_actions import AnswerText
 
 SEARCH = Tool(
     name="search", description="Finds passages.", parameters={"type": "object", "properties": {"q": {"type": "string"}}}
@@ -86,10 +87,10 @@ def test_any_text_is_an_action_or_malformed(text: str) -> None:
 @given(st.text(), st.data())
 def test_an_answer_that_comes_in_pieces_is_the_same_answer(text: str, data: st.DataObject) -> None:
     said = json.dumps({"answer": text}, ensure_ascii=data.draw(st.booleans()))
-    told, reader = "", AnswerInJson()
+    told, reader = "", AnswerText()
     while said:
         size = data.draw(st.integers(min_value=1, max_value=len(said)))
-        told += reader.more(said[:size])
+        told += reader.add(said[:size])
         said = said[size:]
     assert told == text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
