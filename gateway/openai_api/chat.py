@@ -26,12 +26,10 @@ from gateway.openai_api.failures import error_object
 from gateway.openai_api.fields import Fields, an_object, refused
 from gateway.openai_api.messages import chat_message
 from gateway.openai_api.running import RUN, Answer, AskedRun, FlowsAsModels
-from penstock.encoded import message_of
 from penstock.errors import PenstockError
 from penstock.flow.v1 import flow_pb2
 from penstock.transcoding.dialect import DialectCall
-from penstock.transcoding.exchange import ClientLeft, inner_cancellation, unexpected
-from penstock.wire import from_status
+from penstock.transcoding.exchange import ClientLeft, unexpected
 
 CHOICES_MAX: Final = 8
 
@@ -174,24 +172,13 @@ class ChatCompletions:
 async def _relay(call: DialectCall, stream: EventStream, run: AskedRun, chunks: "_Chunks") -> None:
     """Sends the tokens of what makes the answer as they come, and at the end what is still to say of it."""
     said: list[str] = []
-    speaking = ""
-    with inner_cancellation():
-        async with aclosing(run.events(call)) as events:  # type: ignore[type-var]  # A generator, typed as an iterator.
-            async for event in events:
-                response = message_of(event)
-                kind = response.WhichOneof("event")
-                if kind == "token":
-                    node = response.token.node_id
-                    # Of several that might speak, on branches of which one is taken, the first that does is heard.
-                    if run.hears(node) and speaking in {"", node}:
-                        speaking = node
-                        text = response.token.text
-                        await stream.write(chunks.text(text) if said else chunks.begin(run) + chunks.text(text))
-                        said.append(text)
-                elif kind == "done":
-                    await stream.write(chunks.rest(run, response.done, "".join(said)))
-                elif kind == "error":
-                    raise from_status(response.error)
+    async with aclosing(run.heard(call)) as heard:
+        async for each in heard:
+            if isinstance(each, str):
+                await stream.write(chunks.text(each) if said else chunks.begin(run) + chunks.text(each))
+                said.append(each)
+            else:
+                await stream.write(chunks.rest(run, each, "".join(said)))
 
 
 async def _fail(stream: EventStream, error: PenstockError) -> None:

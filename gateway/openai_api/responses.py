@@ -25,11 +25,9 @@ from gateway.openai_api.messages import items
 from gateway.openai_api.response_events import ResponseEvents
 from gateway.openai_api.response_object import ResponseObject
 from gateway.openai_api.running import RUN, Answer, AskedRun, FlowsAsModels
-from penstock.encoded import message_of
 from penstock.errors import PenstockError
 from penstock.transcoding.dialect import DialectCall
-from penstock.transcoding.exchange import ClientLeft, inner_cancellation, unexpected
-from penstock.wire import from_status
+from penstock.transcoding.exchange import ClientLeft, unexpected
 
 KNOWN: Final = (SAMPLING_PARAMS - {"stop"}) | {
     "input", "instructions", "model", "stream", "stream_options", "max_output_tokens", "text", "tools", "tool_choice",
@@ -162,23 +160,14 @@ class Responses:
     async def _relay(
         self, call: DialectCall, stream: EventStream, request: ResponseAsked, run: AskedRun, events: ResponseEvents
     ) -> None:
-        speaking = ""
-        with inner_cancellation():
-            async with aclosing(run.events(call)) as happened:  # type: ignore[type-var]  # A generator, typed as an iterator.
-                async for event in happened:
-                    response = message_of(event)
-                    kind = response.WhichOneof("event")
-                    if kind == "token":
-                        node = response.token.node_id
-                        if run.hears(node) and speaking in {"", node}:
-                            speaking = node
-                            await stream.write(events.text(response.token.text))
-                    elif kind == "done":
-                        answer = run.answer(response.done)
-                        await self._keep(events.about.id, request, run, answer)
-                        await stream.write(events.rest(answer))
-                    elif kind == "error":
-                        raise from_status(response.error)
+        async with aclosing(run.heard(call)) as heard:
+            async for each in heard:
+                if isinstance(each, str):
+                    await stream.write(events.text(each))
+                else:
+                    answer = run.answer(each)
+                    await self._keep(events.about.id, request, run, answer)
+                    await stream.write(events.rest(answer))
 
 
 async def _fail(stream: EventStream, events: ResponseEvents, error: PenstockError) -> None:

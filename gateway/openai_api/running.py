@@ -1,6 +1,7 @@
 """A run of a flow for a caller of OpenAI's API, asked for through the dispatcher, so that keys and limits hold here too."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from contextvars import Context, copy_context
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -14,9 +15,12 @@ from gateway.openai_api.asking import Asked, run_fields
 from gateway.openai_api.flow_as_model import FlowAsModel, as_model
 from gateway.structs import from_struct
 from penstock.dispatcher import LateRequest
+from penstock.encoded import message_of
 from penstock.flow.v1 import flow_pb2
 from penstock.tool_actions import read_action
 from penstock.transcoding.dialect import DialectCall
+from penstock.transcoding.exchange import inner_cancellation
+from penstock.wire import from_status
 
 RUN: Final = "/penstock.flow.v1.RunService/RunFlow"
 STREAM: Final = "/penstock.flow.v1.RunService/StreamFlow"
@@ -64,13 +68,31 @@ class AskedRun:
         response: flow_pb2.RunFlowResponse = await call.unary(RUN, LateRequest(make))
         return response
 
-    def events(self, call: DialectCall) -> AsyncIterator[Any]:
-        """Runs and tells what happens."""
+    async def heard(self, call: DialectCall) -> AsyncGenerator[str | flow_pb2.RunFlowResponse, None]:
+        """Runs and tells the tokens that make the answer as they come, and at the end the response.
+
+        Of several nodes that might speak, on branches of which one is taken, the first that does is heard.
+        """
 
         async def make() -> flow_pb2.StreamFlowRequest:
             return flow_pb2.StreamFlowRequest(**await self._fields())
 
-        return call.stream(STREAM, LateRequest(make))
+        speaking = ""
+        with inner_cancellation():
+            events = call.stream(STREAM, LateRequest(make))
+            async with aclosing(events) as happened:  # type: ignore[type-var]  # A generator, typed as an iterator.
+                async for event in happened:
+                    response = message_of(event)
+                    kind = response.WhichOneof("event")
+                    if kind == "token":
+                        node = response.token.node_id
+                        if self.hears(node) and speaking in {"", node}:
+                            speaking = node
+                            yield response.token.text
+                    elif kind == "done":
+                        yield response.done
+                    elif kind == "error":
+                        raise from_status(response.error)
 
     async def _fields(self) -> dict[str, Any]:
         self.flow = await self._models.get(self._asked.model)
