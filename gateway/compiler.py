@@ -154,8 +154,7 @@ def _work(node: Node, compiler: Compiler) -> Work:
 
 
 def _body(inner: Plan) -> Body:
-    async def run_body(inputs: Mapping[str, Any], run: Run) -> Mapping[str, Any]:
-        run.inputs = inputs
+    async def run_body(run: Run) -> Mapping[str, Any]:
         await execute(inner, run)
         return run.outputs
 

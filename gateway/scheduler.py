@@ -40,11 +40,10 @@ class Step:
     node_id: str
     node_type: str
     work: Work
-    bindings: tuple[tuple[str, int, str], ...]
-    feeds: tuple[int, ...]
-    span_attributes: Mapping[str, str]
-    may_skip: bool
-    absent_ports: frozenset[str]
+    bindings: tuple[tuple[str, int, str], ...] = ()
+    feeds: tuple[int, ...] = ()
+    may_skip: bool = False
+    absent_ports: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +71,6 @@ def plan(flow: Flow, work: Mapping[str, Work], tracer: trace.Tracer) -> Plan:
             work=work[node.id],
             bindings=tuple(arriving[node.id]),
             feeds=tuple(leaving[node.id]),
-            span_attributes={semconv.PENSTOCK_NODE_ID: node.id, semconv.PENSTOCK_NODE_TYPE: node.type},
             may_skip=node.id in conditional,
             absent_ports=frozenset(port.name for port in node.ports.inputs if port.may_be_absent),
         )
@@ -83,20 +81,10 @@ def plan(flow: Flow, work: Mapping[str, Work], tracer: trace.Tracer) -> Plan:
 
 def alone(node: Node, work: Work, tracer: trace.Tracer) -> Use:
     """A node that is run by itself, with the events, spans and errors of any other."""
-    step = Step(
-        node_id=node.id,
-        node_type=node.type,
-        work=work,
-        bindings=(),
-        feeds=(),
-        span_attributes={semconv.PENSTOCK_NODE_ID: node.id, semconv.PENSTOCK_NODE_TYPE: node.type},
-        may_skip=False,
-        absent_ports=frozenset(),
-    )
-    only = Plan(steps=(step,), waits_for=(0,), tracer=tracer)
+    step = Step(node_id=node.id, node_type=node.type, work=work)
 
     async def use(inputs: Inputs, run: Run) -> Outputs:
-        return await _perform(only, 0, inputs, run)
+        return await _perform(tracer, step, inputs, run)
 
     return use
 
@@ -123,10 +111,11 @@ async def execute(plan: Plan, run: Run) -> None:
             effects = await _run_pure(plan, progress, run)
             if len(effects) == 1 and not tasks:
                 only = effects[0]
-                progress.finish(only, await _perform(plan, only, progress.inputs(only), run))
+                progress.finish(only, await _perform(plan.tracer, plan.steps[only], progress.inputs(only), run))
                 continue
             for index in effects:
-                tasks[asyncio.create_task(_perform(plan, index, progress.inputs(index), run))] = index
+                work = _perform(plan.tracer, plan.steps[index], progress.inputs(index), run)
+                tasks[asyncio.create_task(work)] = index
             if not tasks:
                 return
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -182,7 +171,7 @@ async def _run_pure(plan: Plan, progress: _Progress, run: Run) -> Sequence[int]:
         elif run.emit is None and not run.recording:  # Nobody is told of it: it need not be a coroutine.
             progress.finish(index, _apply(step, progress.inputs(index), run))
         else:
-            progress.finish(index, await _perform(plan, index, progress.inputs(index), run))
+            progress.finish(index, await _perform(plan.tracer, step, progress.inputs(index), run))
     return effects
 
 
@@ -204,13 +193,12 @@ def _place(error: Exception, step: Step) -> None:
         error.add_note(f"in the node {step.node_id!r} of type {step.node_type!r}")
 
 
-async def _perform(plan: Plan, index: int, inputs: Inputs, run: Run) -> Outputs:
-    step = plan.steps[index]
+async def _perform(tracer: trace.Tracer, step: Step, inputs: Inputs, run: Run) -> Outputs:
     begun = time.perf_counter()
     if run.emit is not None:
         await run.emit(NodeStarted(node_id=step.node_id, node_type=step.node_type))
     try:
-        with _node_span(plan.tracer, step) if run.recording else _NO_SPAN:
+        with _node_span(tracer, step) if run.recording else _NO_SPAN:
             work = step.work
             outputs = await work.apply(inputs, run) if isinstance(work, Effect) else work.apply(inputs, run)
     except Exception as error:
@@ -224,7 +212,8 @@ async def _perform(plan: Plan, index: int, inputs: Inputs, run: Run) -> Outputs:
 
 
 def _node_span(tracer: trace.Tracer, step: Step) -> AbstractContextManager[Any]:
-    return traced(tracer, f"node {step.node_id}", step.span_attributes)
+    attributes = {semconv.PENSTOCK_NODE_ID: step.node_id, semconv.PENSTOCK_NODE_TYPE: step.node_type}
+    return traced(tracer, f"node {step.node_id}", attributes)
 
 
 def traced(tracer: trace.Tracer, name: str, attributes: Mapping[str, str]) -> AbstractContextManager[trace.Span]:

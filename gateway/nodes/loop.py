@@ -118,7 +118,7 @@ def _work(params: LoopParams, node_id: str, body_flow: Flow, body: Body) -> Work
         while number < params.max_rounds:
             number += 1
             values[ROUND] = number
-            values.update(await body(values, run.child(node_id, values)))
+            values.update(await body(run.child(node_id, values)))
             if until is not None and _holds(until, values):
                 status = "done"
                 break

@@ -92,7 +92,7 @@ def _work(params: MapParams, node_id: str, body_flow: Flow, body: Body) -> Work:
 
         async def one(index: int) -> Mapping[str, Any]:
             given = {**captured, params.item: items[index], **({INDEX: index} if takes_index else {})}
-            return await body(given, run.child(node_id, given))
+            return await body(run.child(node_id, given))
 
         results, errors = await _each(len(items), one, params)
         return {name: _gather(results, name, *kind) for name, kind in kinds.items()} | {ERRORS: errors}

@@ -62,7 +62,7 @@ class NodeSpec(Generic[P]):
     work: Callable[[P, str, Backends], Work]
 
 
-Body = Callable[[Mapping[str, Any], Run], Awaitable[Mapping[str, Any]]]
+Body = Callable[[Run], Awaitable[Mapping[str, Any]]]
 """Runs the flow inside a node: what its inputs are given, and the `child` run; what its outputs got. An output that only a
 branch not taken would have fed is not among them."""
 
