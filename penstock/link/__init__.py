@@ -1,4 +1,4 @@
-"""Calls between Penstock's own services over one connection, at a fifth of what grpc.aio takes in Python for the same call.
+"""Calls between Penstock's own services over one connection, at a third of what grpc.aio takes in Python.
 
     Link (client) ── frames over an upgraded HTTP/1.1 connection ── LinkServer ─> Dispatcher
 
